@@ -1,0 +1,1 @@
+"""Golden integer model, command-line simulation and cocotb benches of nibblesam."""

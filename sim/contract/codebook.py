@@ -1,0 +1,37 @@
+"""Codebooks: what integer each of the sixteen 4-bit codes stands for."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sim.contract.constants import CODES, LEVEL_MAX
+from sim.contract.errors import UserError
+
+
+def affine_codebook() -> NDArray[np.int8]:
+    """The uniform codebook: code a stands for a - 8. Zero points live in the offsets (and so in the bias)."""
+    return (np.arange(CODES) - CODES // 2).astype(np.int8)
+
+
+def check_levels(levels: ArrayLike, where: str = "codebook") -> NDArray[np.int8]:
+    """Levels as int8 (16,), or a UserError that names `where` they came from.
+
+    Any sixteen integers within [-LEVEL_MAX, LEVEL_MAX] form a codebook: uniform, logarithmic, hybrid,
+    in any order, with duplicates.
+    """
+    array = np.asarray(levels)
+    if array.shape != (CODES,) or array.dtype.kind not in "iu":
+        raise UserError(f"{where}: a codebook is {CODES} integers, this one is {array.dtype} of shape {array.shape}")
+    if int(np.abs(array.astype(np.int64)).max()) > LEVEL_MAX:
+        raise UserError(f"{where}: codebook levels must lie in [{-LEVEL_MAX}, {LEVEL_MAX}], found {array.tolist()}")
+    return array.astype(np.int8)
+
+
+def nearest_code(value: NDArray[np.float32], levels: NDArray[np.int8]) -> NDArray[np.uint8]:
+    """The code whose level is nearest to each value; on a threshold (a midpoint) the lower level wins.
+
+    `value`: float of any shape, in units of levels; `levels`: int8 (16,). Returns uint8 of the same shape.
+    Of codes with equal levels the first one is used.
+    """
+    distinct, first_code = np.unique(levels.astype(np.int64), return_index=True)
+    thresholds = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32)
+    return first_code.astype(np.uint8)[np.searchsorted(thresholds, value, side="left")]
