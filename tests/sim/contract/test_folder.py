@@ -38,7 +38,7 @@ def toy_layer() -> QuantizedLinear:
 def folder(tmp_path: Path) -> Path:
     layer = toy_layer()
     stored, scale = quantize_weight_only(np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32))
-    tensors = {
+    tensors: dict[str, np.ndarray] = {
         "float.norm.weight": np.ones(67, np.float32),
         "int8.head.weight": stored,
         "int8.head.weight.scale": scale,
