@@ -1,0 +1,59 @@
+"""Codes and wide results of one layer for one picture: what a bench sends to the hardware and expects back."""
+
+import difflib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.contract.errors import UserError
+from sim.golden.model import GoldenModel
+from sim.picture import Box, preprocess
+
+
+@dataclass(frozen=True)
+class LayerTap:
+    """What went into and came out of a quantized layer.
+
+    codes: uint8 (..., K) in permuted order. wide: int16 (..., N). The leading axes are those of the network:
+    (windows, tokens) in the attention of the image encoder, (rows, columns) in its other layers, (tokens,) in
+    the mask decoder; flattened, tokens are in the order in which the layer sees them.
+    """
+
+    name: str
+    codes: NDArray[np.uint8]
+    wide: NDArray[np.int16]
+
+
+class _StopAtLayerError(Exception):
+    """Ends the forward pass once the wanted layer has run."""
+
+    def __init__(self, tap: LayerTap) -> None:
+        super().__init__(tap.name)
+        self.tap = tap
+
+
+def layer_codes(model: GoldenModel, picture: NDArray[np.uint8], layer_name: str, box: Box | None = None) -> LayerTap:
+    """Run `model` on a picture up to one quantized layer and return that layer's codes and wide results.
+
+    picture: uint8 RGB (height, width, 3). layer_name: for example `image_encoder.layers.2.blocks.0.attn.qkv`.
+    box: x0, y0, x1, y1 in pixels of the picture, used by the layers of the mask decoder; the whole picture by
+    default. Raises UserError when the model has no such quantized layer.
+    """
+    names = list(model.parameters.quantized)
+    if layer_name not in names:
+        close = difflib.get_close_matches(layer_name, names, n=3, cutoff=0.0)
+        raise UserError(f"the model has no quantized layer {layer_name}; the nearest names are {', '.join(close)}")
+
+    def stop_at_layer(name: str, codes: NDArray[np.uint8], wide: NDArray[np.int16]) -> None:
+        if name == layer_name:
+            raise _StopAtLayerError(LayerTap(name, codes, wide))
+
+    prepared = preprocess(picture)
+    height, width = picture.shape[:2]
+    try:
+        embedding = model.encode_image(prepared.pixels, stop_at_layer)
+        model.decode(embedding, prepared.scale_box(box or (0, 0, width, height)), stop_at_layer)
+    except _StopAtLayerError as reached:
+        return reached.tap
+    raise UserError(f"the network never runs its layer {layer_name}; export the model again")
