@@ -1,0 +1,1 @@
+"""Float models that can be quantized."""
