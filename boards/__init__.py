@@ -1,0 +1,1 @@
+"""Boards: clocks, pins, bitstream builds and reports, and the host side of the link."""

@@ -1,0 +1,260 @@
+"""Requests carried out: packet in a buffer -> transfers of the array -> reply."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from .frame import BUFFER_BYTES, FrameEnd
+from .protocol import BODY_BYTES, HEADER_BYTES, LINK_SEQUENCE, Counters, Identity, Opcode, Status
+from .token import Token
+from .transfers import TransferLayout
+
+__all__ = ["CommandExecutor"]
+
+#: Cycles from a new address to the byte in its register: the block RAM's, and the register's.
+FETCH_CYCLES = 2
+
+
+class CommandExecutor(wiring.Component):
+    """Carries out one checked packet at a time and replies to each, good or bad, exactly once.
+
+    Ports: ``i`` and ``address``/``data`` belong to a :class:`~hdl.link.frame.FrameReceiver`; ``o``
+    gives reply packets; ``o_command`` ... ``o_codes`` and ``i_results`` face the array;
+    ``array_idle`` comes from it. ``failed`` is high while the last reply was an error.
+
+    A transfer is offered to the array for at most ``watchdog`` cycles and then withdrawn (BUSY);
+    the array sees only complete handshakes, so a withdrawn offer leaves no trace in it.
+
+    Latency of a request with n body bytes and k transfers: ``3 * n + 2 * k + (cycles the array
+    makes each offer wait) + 12`` cycles at most before its reply starts.
+
+    Parameters
+    ----------
+    layout : TransferLayout
+        Widths and limits of the array.
+    identity : Identity
+        What IDENTIFY answers (its ``idle`` is live).
+    watchdog : int
+        Cycles, from 16 to 2^30.
+    """
+
+    WATCHDOG_MIN = 16
+    WATCHDOG_MAX = 1 << 30
+
+    def __init__(self, layout: TransferLayout, identity: Identity, *, watchdog: int):
+        if not self.WATCHDOG_MIN <= watchdog <= self.WATCHDOG_MAX:
+            nearest = min(max(watchdog, self.WATCHDOG_MIN), self.WATCHDOG_MAX)
+            raise ValueError(
+                f"watchdog must be from {self.WATCHDOG_MIN} to {self.WATCHDOG_MAX} cycles, "
+                f"not {watchdog}; nearest valid value: {nearest}"
+            )
+        self.layout = layout
+        self.identity = identity
+        self.watchdog = watchdog
+        super().__init__(
+            {
+                "i": In(stream.Signature(FrameEnd)),
+                "address": Out(range(BUFFER_BYTES)),
+                "data": In(8),
+                "o": Out(stream.Signature(Token)),
+                **{name: Out(stream.Signature(shape)) for name, shape in layout.write_shapes.items()},
+                "i_results": In(stream.Signature(layout.result_shape)),
+                "array_idle": In(1),
+                "failed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        layout = self.layout
+
+        # One shift register gathers transfers (bytes enter at the top) and scatters replies
+        # (bytes leave at the bottom): a wide array pays for its width once.
+        reply_bytes = max(layout.result_bytes, Identity.size(), Counters.size())
+        shift = Signal(8 * max(reply_bytes, *layout.transfer_bytes.values()))
+        advance = Cat(shift[8:], self.data)
+
+        sequence = Signal(8)
+        opcode = Signal(8)
+        status = Signal(Status)
+        position = Signal(range(BUFFER_BYTES))  # next byte of the packet
+        age = Signal(range(FETCH_CYCLES + 1))  # cycles since position changed
+        body = Signal(range(BODY_BYTES + 1))  # bytes of transfers not yet counted
+        size = Signal(range(max(layout.transfer_bytes.values()) + 1))  # bytes of one transfer
+        left = Signal(range(BODY_BYTES + 1))  # transfers not yet made, or tokens not yet read
+        done = Signal(16)  # transfers made
+        count = Signal(range(len(shift) // 8 + 1))  # bytes to gather or scatter
+        argument = Signal(16)
+        timer = Signal(range(self.watchdog + 1))
+        fetched = Signal(8)
+
+        ready = age == FETCH_CYCLES
+        take = Signal()
+        m.d.comb += self.address.eq(position)
+        m.d.sync += fetched.eq(self.data)
+        with m.If(take):
+            m.d.sync += [position.eq(position + 1), age.eq(0)]
+        with m.Elif(~ready):
+            m.d.sync += age.eq(age + 1)
+        advance = Cat(shift[8:], fetched)
+
+        offer = Signal()
+        accepted = Signal()
+        for code, name in layout.ports.items():
+            port = getattr(self, name)
+            with m.If(opcode == code):
+                m.d.comb += [port.valid.eq(offer), accepted.eq(port.ready)]
+            layout.assign(m, code, port.payload, shift, address=argument)
+
+        counters = {
+            name: Signal(32, name=name) for name in ("good_frames", "bad_frames", "busy_replies", "busy_cycles")
+        }
+        m.d.sync += counters["busy_cycles"].eq(counters["busy_cycles"] + ~self.array_idle)
+
+        identity = int.from_bytes(self.identity.pack(), "little")
+        identity_bits = 8 * (Identity.size() - 1)
+
+        def finish(outcome):
+            m.d.sync += status.eq(outcome)
+            m.next = "SEQUENCE-OUT"
+
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.sync += [position.eq(0), age.eq(0), done.eq(0), count.eq(0), left.eq(0), timer.eq(0)]
+                with m.If(self.i.valid):
+                    m.d.sync += [sequence.eq(LINK_SEQUENCE), opcode.eq(0)]
+                    with m.If(self.i.p.status == Status.OK):
+                        m.d.sync += [counters["good_frames"].eq(counters["good_frames"] + 1)]
+                        m.next = "SEQUENCE-IN"
+                    with m.Else():
+                        m.d.sync += counters["bad_frames"].eq(counters["bad_frames"] + 1)
+                        finish(self.i.p.status)
+            with m.State("SEQUENCE-IN"):
+                m.d.sync += body.eq(self.i.p.length - HEADER_BYTES)
+                m.d.comb += take.eq(ready)
+                with m.If(ready):
+                    m.d.sync += sequence.eq(fetched)
+                    m.next = "OPCODE"
+            with m.State("OPCODE"):
+                m.d.comb += take.eq(ready)
+                with m.If(ready):
+                    m.d.sync += opcode.eq(fetched)
+                    m.next = "DISPATCH"
+            with m.State("DISPATCH"):
+                with m.If(sequence == LINK_SEQUENCE):
+                    finish(Status.OUT_OF_RANGE)
+                with m.Else(), m.Switch(opcode):
+                    with m.Case(Opcode.IDENTIFY, Opcode.COUNTERS):
+                        finish(Mux(body == 0, Status.OK, Status.BAD_LENGTH))
+                    with m.Case(Opcode.READ):
+                        with m.If(body == 2):
+                            m.next = "ARGUMENT"
+                        with m.Else():
+                            finish(Status.BAD_LENGTH)
+                    for code, transfer_bytes in layout.transfer_bytes.items():
+                        with m.Case(code):
+                            header = layout.header_bytes(code)
+                            m.d.sync += [size.eq(transfer_bytes), body.eq(body - header)]
+                            with m.If(body <= header):
+                                finish(Status.BAD_LENGTH)
+                            with m.Else():
+                                m.next = "COUNT"
+                    with m.Default():
+                        finish(Status.UNKNOWN_OPCODE)
+            with m.State("COUNT"):
+                # Whole transfers only: found by subtracting, which costs a cycle for each.
+                with m.If(body == 0):
+                    with m.If((opcode == Opcode.COMMAND) & (left != 1)):
+                        finish(Status.BAD_LENGTH)
+                    with m.Elif(opcode == Opcode.CODEBOOK):
+                        m.next = "ARGUMENT"
+                    with m.Else():
+                        m.next = "GATHER"
+                with m.Elif(body < size):
+                    finish(Status.BAD_LENGTH)
+                with m.Else():
+                    m.d.sync += [body.eq(body - size), left.eq(left + 1)]
+                m.d.sync += count.eq(size)
+            with m.State("ARGUMENT"):
+                m.d.comb += take.eq(ready)
+                with m.If(ready):
+                    m.d.sync += [argument.eq(Cat(argument[8:], fetched)), done.eq(done + 1)]
+                    with m.If(done == 1):
+                        m.next = "RANGE"
+            with m.State("RANGE"):
+                m.d.sync += done.eq(0)
+                with m.If(opcode == Opcode.CODEBOOK):
+                    with m.If(argument + left > layout.codebook_depth):
+                        finish(Status.OUT_OF_RANGE)
+                    with m.Else():
+                        m.next = "GATHER"
+                with m.Else():
+                    with m.If((argument == 0) | (argument > layout.read_tokens)):
+                        finish(Status.OUT_OF_RANGE)
+                    with m.Else():
+                        m.d.sync += left.eq(argument)
+                        finish(Status.OK)
+            with m.State("GATHER"):
+                m.d.comb += take.eq(ready)
+                with m.If(ready):
+                    m.d.sync += [shift.eq(advance), count.eq(count - 1)]
+                    with m.If(count == 1):
+                        m.d.sync += timer.eq(0)
+                        m.next = "JUDGE"
+            with m.State("JUDGE"):
+                with m.If((opcode == Opcode.COMMAND) & ~layout.command_valid(shift)):
+                    finish(Status.OUT_OF_RANGE)
+                with m.Else():
+                    m.next = "OFFER"
+            with m.State("OFFER"):
+                m.d.comb += offer.eq(1)
+                m.d.sync += [timer.eq(timer + 1), count.eq(size)]
+                with m.If(accepted):
+                    m.d.sync += [done.eq(done + 1), left.eq(left - 1), argument.eq(argument + 1)]
+                    with m.If(left == 1):
+                        finish(Status.OK)
+                    with m.Else():
+                        m.next = "GATHER"
+                with m.Elif(timer == self.watchdog):
+                    m.d.sync += [counters["busy_replies"].eq(counters["busy_replies"] + 1), left.eq(0)]
+                    finish(Status.BUSY)
+
+            with m.State("SEQUENCE-OUT"):
+                m.d.comb += [self.o.p.data.eq(sequence), self.o.valid.eq(1)]
+                m.d.sync += [timer.eq(0), count.eq(0)]
+                with m.If(self.o.ready):
+                    m.next = "STATUS-OUT"
+            with m.State("STATUS-OUT"):
+                m.d.comb += [self.o.p.data.eq(status), self.o.valid.eq(1)]
+                m.d.sync += self.failed.eq(status != Status.OK)
+                with m.If((status == Status.OK) | (status == Status.BUSY)), m.Switch(opcode):
+                    with m.Case(Opcode.IDENTIFY):
+                        m.d.sync += [
+                            shift.eq(Cat(Const(identity, identity_bits), self.array_idle)),
+                            count.eq(Identity.size()),
+                        ]
+                    with m.Case(Opcode.COUNTERS):
+                        m.d.sync += [shift.eq(Cat(*counters.values())), count.eq(Counters.size())]
+                    with m.Case(*layout.ports):
+                        m.d.sync += [shift.eq(done), count.eq(2)]
+                with m.If(self.o.ready):
+                    m.next = "BODY-OUT"
+            with m.State("BODY-OUT"):
+                with m.If(count != 0):
+                    m.d.comb += [self.o.p.data.eq(shift[:8]), self.o.valid.eq(1)]
+                    with m.If(self.o.ready):
+                        m.d.sync += [shift.eq(advance), count.eq(count - 1), timer.eq(0)]
+                with m.Elif((opcode == Opcode.READ) & (left != 0) & (timer != self.watchdog)):
+                    m.d.comb += self.i_results.ready.eq(1)
+                    m.d.sync += timer.eq(timer + 1)
+                    with m.If(self.i_results.valid):
+                        m.d.sync += [
+                            shift.eq(Value.cast(self.i_results.payload)),
+                            count.eq(layout.result_bytes),
+                            left.eq(left - 1),
+                        ]
+                with m.Else():
+                    m.d.comb += [self.o.p.end.eq(1), self.o.valid.eq(1), self.i.ready.eq(self.o.ready)]
+                    with m.If(self.o.ready):
+                        m.next = "IDLE"
+        return m

@@ -1,0 +1,61 @@
+"""Bytes off the wire, kept while a command is being carried out."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+
+from .token import ReceivedByte
+
+__all__ = ["ReceiveBuffer"]
+
+
+class ReceiveBuffer(wiring.Component):
+    """FIFO of received bytes, one block RAM at the default depth.
+
+    A host may have as many bytes under way as fit here: it need not wait for the reply to one frame
+    before it sends the next. ``i`` is not ready when the buffer is full.
+
+    Latency: 4 cycles. Throughput: one byte per two cycles (the register behind the block RAM keeps
+    its slow output off the path through the decoder, and takes every other cycle).
+
+    Parameters
+    ----------
+    depth : int
+        Bytes, from 16 to 16384.
+    """
+
+    DEPTH_MIN = 16
+    DEPTH_MAX = 16384
+
+    def __init__(self, *, depth: int = 2048):
+        if not self.DEPTH_MIN <= depth <= self.DEPTH_MAX:
+            nearest = min(max(depth, self.DEPTH_MIN), self.DEPTH_MAX)
+            raise ValueError(
+                f"depth must be from {self.DEPTH_MIN} to {self.DEPTH_MAX} bytes, not {depth}; "
+                f"nearest valid value: {nearest}"
+            )
+        self.depth = depth
+        super().__init__({"i": In(stream.Signature(ReceivedByte)), "o": Out(stream.Signature(ReceivedByte))})
+
+    @staticmethod
+    def model(received: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The same bytes in the same order."""
+        return list(received)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=ReceivedByte.size, depth=self.depth)
+        full = Signal()
+        m.d.comb += [
+            fifo.w_data.eq(self.i.payload.as_value()),
+            fifo.w_en.eq(self.i.valid),
+            self.i.ready.eq(fifo.w_rdy),
+            fifo.r_en.eq(~full),
+            self.o.valid.eq(full),
+        ]
+        with m.If(full):
+            m.d.sync += full.eq(~self.o.ready)
+        with m.Elif(fifo.r_rdy):
+            m.d.sync += [self.o.payload.as_value().eq(fifo.r_data), full.eq(1)]
+        return m
