@@ -1,9 +1,14 @@
 """Softmax attention, and the windows TinyViT cuts a map into."""
 
 import math
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+MULTIPLIES_PER_PRODUCT: Final = 1 << 18
+"""Largest matrix product of one head that is handed to BLAS. OpenBLAS spreads larger ones over threads, and for
+thousands of such small products waiting for the threads of a busy machine costs a hundred times the arithmetic."""
 
 
 def softmax(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -21,14 +26,22 @@ def scaled_attention(
 ) -> NDArray[np.float32]:
     """softmax(q k^T / sqrt(d) + bias) v, float32 (Vaswani et al., Attention Is All You Need, equation 1).
 
-    q: (..., queries, d). k: (..., keys, d). v: (..., keys, e). bias: broadcast to (..., queries, keys).
-    Returns (..., queries, e).
+    q: (..., queries, d). k: (..., keys, d). v: (..., keys, e). bias: (..., queries, keys), leading axes
+    broadcast. Returns (..., queries, e).
     """
-    logits = q @ np.swapaxes(k, -1, -2)
-    logits *= np.float32(1 / math.sqrt(q.shape[-1]))
-    if bias is not None:
-        logits += bias
-    return softmax(logits) @ v
+    queries, keys, depth = q.shape[-2], k.shape[-2], max(q.shape[-1], v.shape[-1])
+    rows = max(1, MULTIPLIES_PER_PRODUCT // (keys * depth))
+    scale = np.float32(1 / math.sqrt(q.shape[-1]))
+    transposed = np.swapaxes(k, -1, -2)
+    result = np.empty((*q.shape[:-1], v.shape[-1]), np.float32)
+    for start in range(0, queries, rows):
+        block = slice(start, start + rows)
+        logits = q[..., block, :] @ transposed
+        logits *= scale
+        if bias is not None:
+            logits += bias[..., block, :]
+        np.matmul(softmax(logits), v, out=result[..., block, :])
+    return result
 
 
 def split_heads(x: NDArray[np.float32], heads: int) -> NDArray[np.float32]:

@@ -1,0 +1,121 @@
+"""`python -m sim segment`: the mask of a box on a picture, by the golden model."""
+
+import argparse
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from sim.contract.errors import UserError
+from sim.contract.folder import read_folder
+from sim.golden import GoldenModel
+from sim.picture import Box, check_box, load_picture, overlay, save_picture
+from sim.record import write_json
+
+EXAMPLE = """\
+example:
+  python -m sim segment build/model --image retina.jpg --box 200,300,600,700 --out mask.png --json mask.json
+
+The box is in pixels of the picture, from the top left corner, X1 and Y1 exclusive.
+The mask is an 8-bit grey PNG of the picture's size: 255 inside, 0 outside.
+exit status: 0 success, 1 a fault in what was given (one line on stderr), 2 bad use of the command line
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command's parser to the subparsers of `python -m sim`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "segment",
+        description="Segment what a box encloses on a picture, with the golden integer model.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
+    parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture to segment (PNG, JPEG, ...)")
+    parser.add_argument("--box", metavar="X0,Y0,X1,Y1", required=True, help="box around the object, in pixels")
+    parser.add_argument("--out", metavar="PNG", type=Path, required=True, help="where to write the mask")
+    parser.add_argument("--overlay", metavar="PNG", type=Path, help="where to write the picture with mask and box")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the figures as JSON")
+    parser.add_argument(
+        "--backend", choices=["golden"], default="golden", help="what computes (default: golden, the numpy model)"
+    )
+    return parser
+
+
+def parse_box(text: str) -> Box:
+    """`X0,Y0,X1,Y1` as four numbers. Raises UserError when it is not that."""
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(
+            f"box {text!r} is not four numbers; give X0,Y0,X1,Y1 in pixels, for example 10,20,110,90"
+        ) from error
+    return x0, y0, x1, y1
+
+
+def check_outputs(picture: Path, pngs: Sequence[Path], others: Sequence[Path]) -> None:
+    """Raise UserError when an output would overwrite the picture or another output, or a PNG is named otherwise."""
+    taken = {picture.resolve(): "the picture to segment"}
+    for path in [*pngs, *others]:
+        if path.resolve() in taken:
+            raise UserError(f"{path} would overwrite {taken[path.resolve()]}; name another file")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; name a file in it")
+        taken[path.resolve()] = "another output of this run"
+    for path in pngs:
+        if path.suffix.lower() != ".png":
+            raise UserError(f"{path} is written as PNG; give it a name that ends in .png")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command. Returns the exit status; raises UserError for what the user can mend."""
+    pngs = [path for path in (arguments.out, arguments.overlay) if path is not None]
+    check_outputs(arguments.image, pngs, [arguments.json] if arguments.json is not None else [])
+    box = parse_box(arguments.box)
+    picture = load_picture(arguments.image)
+    height, width = picture.shape[:2]
+    check_box(box, width, height)
+    folder = read_folder(arguments.model)
+    model = GoldenModel.from_contents(folder)
+
+    encoder = set(model.encoder_layers())
+    with tqdm(total=len(encoder), desc="image encoder", unit="layer") as progress:
+
+        def layer_done(name: str, _codes: NDArray[np.uint8], _wide: NDArray[np.int16]) -> None:
+            if name in encoder:
+                progress.update()
+
+        result = model.segment(picture, box, layer_done)
+
+    grey = result.mask.astype(np.uint8) * np.uint8(255)
+    save_picture(Image.fromarray(grey), arguments.out)
+    if arguments.overlay is not None:
+        save_picture(overlay(picture, result.mask, box), arguments.overlay)
+    pixels = int(result.mask.sum())
+    seconds = result.encoder_seconds + result.decoder_seconds
+    if arguments.json is not None:
+        figures = {
+            "model": folder.manifest["model"],
+            "bits": folder.manifest["bits"],
+            "backend": arguments.backend,
+            "image": str(arguments.image),
+            "image_width": width,
+            "image_height": height,
+            "box": list(box),
+            "pixels": pixels,
+            "predicted_iou": result.predicted_iou,
+            "seconds": seconds,
+            "encoder_seconds": result.encoder_seconds,
+            "decoder_seconds": result.decoder_seconds,
+            "mask": str(arguments.out),
+            "mask_sha256": hashlib.sha256(grey.tobytes()).hexdigest(),
+        }
+        write_json(arguments.json, figures)
+    quality = f"predicted IoU {result.predicted_iou:.3f}"
+    print(f"{arguments.out}: {pixels} of {width * height} pixels, {quality}, {seconds:.1f} s")
+    return 0
