@@ -9,10 +9,23 @@ from .protocol import BODY_BYTES, HEADER_BYTES, LINK_SEQUENCE, Counters, Identit
 from .token import Token
 from .transfers import TransferLayout
 
-__all__ = ["CommandExecutor"]
+__all__ = ["CommandExecutor", "check_watchdog"]
 
 #: Cycles from a new address to the byte in its register: the block RAM's, and the register's.
 FETCH_CYCLES = 2
+#: Limits of the watchdog count, in cycles.
+WATCHDOG_MIN, WATCHDOG_MAX = 16, 1 << 30
+
+
+def check_watchdog(cycles: int) -> int:
+    """``cycles`` itself; ``ValueError`` unless it is from 16 to 2^30."""
+    if not WATCHDOG_MIN <= cycles <= WATCHDOG_MAX:
+        nearest = min(max(cycles, WATCHDOG_MIN), WATCHDOG_MAX)
+        raise ValueError(
+            f"watchdog must be from {WATCHDOG_MIN} to {WATCHDOG_MAX} cycles, not {cycles}; "
+            f"nearest valid value: {nearest}"
+        )
+    return cycles
 
 
 class CommandExecutor(wiring.Component):
@@ -23,9 +36,11 @@ class CommandExecutor(wiring.Component):
     ``array_idle`` comes from it. ``failed`` is high while the last reply was an error.
 
     A transfer is offered to the array for at most ``watchdog`` cycles and then withdrawn (BUSY);
-    the array sees only complete handshakes, so a withdrawn offer leaves no trace in it.
+    the array acts on complete handshakes only, so a withdrawn offer leaves no trace in it. That asks for a
+    ``watchdog`` above the time that the array needs by itself between two transfers (a sweep, or the drain
+    of its pipeline: some hundred cycles), so that no offer is withdrawn while the array is answering it.
 
-    Latency of a request with n body bytes and k transfers: ``3 * n + 2 * k + (cycles the array
+    Latency of a request with n body bytes and k transfers: ``3 * n + 3 * k + (cycles the array
     makes each offer wait) + 12`` cycles at most before its reply starts.
 
     Parameters
@@ -38,19 +53,10 @@ class CommandExecutor(wiring.Component):
         Cycles, from 16 to 2^30.
     """
 
-    WATCHDOG_MIN = 16
-    WATCHDOG_MAX = 1 << 30
-
     def __init__(self, layout: TransferLayout, identity: Identity, *, watchdog: int):
-        if not self.WATCHDOG_MIN <= watchdog <= self.WATCHDOG_MAX:
-            nearest = min(max(watchdog, self.WATCHDOG_MIN), self.WATCHDOG_MAX)
-            raise ValueError(
-                f"watchdog must be from {self.WATCHDOG_MIN} to {self.WATCHDOG_MAX} cycles, "
-                f"not {watchdog}; nearest valid value: {nearest}"
-            )
         self.layout = layout
         self.identity = identity
-        self.watchdog = watchdog
+        self.watchdog = check_watchdog(watchdog)
         super().__init__(
             {
                 "i": In(stream.Signature(FrameEnd)),
@@ -72,7 +78,6 @@ class CommandExecutor(wiring.Component):
         # (bytes leave at the bottom): a wide array pays for its width once.
         reply_bytes = max(layout.result_bytes, Identity.size(), Counters.size())
         shift = Signal(8 * max(reply_bytes, *layout.transfer_bytes.values()))
-        advance = Cat(shift[8:], self.data)
 
         sequence = Signal(8)
         opcode = Signal(8)
@@ -99,12 +104,21 @@ class CommandExecutor(wiring.Component):
         advance = Cat(shift[8:], fetched)
 
         offer = Signal()
-        accepted = Signal()
-        for code, name in layout.ports.items():
+        accepted = Signal()  # every port of this opcode has taken its payload
+        taken = {name: Signal(name=f"taken_{name}") for name in layout.write_shapes}
+        for name in layout.write_shapes:
             port = getattr(self, name)
+            codes = [code for code, names in layout.ports.items() if name in names]
+            wanted = Signal(name=f"wanted_{name}")
+            m.d.comb += [
+                wanted.eq(Cat(opcode == code for code in codes).any()),
+                port.valid.eq(offer & wanted & ~taken[name]),
+            ]
+            m.d.sync += taken[name].eq(offer & ~accepted & (taken[name] | (port.valid & port.ready)))
+            layout.assign(m, name, port.payload, shift, address=argument)
+        for code, names in layout.ports.items():
             with m.If(opcode == code):
-                m.d.comb += [port.valid.eq(offer), accepted.eq(port.ready)]
-            layout.assign(m, code, port.payload, shift, address=argument)
+                m.d.comb += accepted.eq(Cat(taken[name] | getattr(self, name).ready for name in names).all())
 
         counters = {
             name: Signal(32, name=name) for name in ("good_frames", "bad_frames", "busy_replies", "busy_cycles")

@@ -6,10 +6,11 @@ from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .executor import CommandExecutor
+from .device_model import ArrayTwin, DeviceModel
+from .executor import CommandExecutor, check_watchdog
 from .frame import FrameReceiver, FrameTransmitter
 from .protocol import MAGIC, PROTOCOL_VERSION, Identity, Opcode
-from .receive_buffer import ReceiveBuffer
+from .receive_buffer import ReceiveBuffer, check_depth
 from .token import ReceivedByte
 from .transfers import TransferLayout
 
@@ -65,12 +66,11 @@ class HostLink(wiring.Component):
             codebook_steps=codebook_steps,
             step_bytes=self.layout.transfer_bytes[Opcode.CODEBOOK],
             output_depth=output_depth,
-            receive_bytes=receive_bytes,
+            receive_bytes=check_depth(receive_bytes),
             clock_khz=clock_khz,
             idle=0,
         )
-        self.receive_buffer = ReceiveBuffer(depth=receive_bytes)
-        self.executor = CommandExecutor(self.layout, self.identity, watchdog=watchdog)
+        self.watchdog = check_watchdog(watchdog)
         super().__init__(
             {
                 "i": In(stream.Signature(ReceivedByte)),
@@ -82,11 +82,15 @@ class HostLink(wiring.Component):
             }
         )
 
+    def model(self, array: ArrayTwin) -> DeviceModel:
+        """Software twin of this link in front of a software twin of its array."""
+        return DeviceModel(self.layout, self.identity, array)
+
     def elaborate(self, platform):
         m = Module()
-        m.submodules.receive_buffer = receive_buffer = self.receive_buffer
+        m.submodules.receive_buffer = receive_buffer = ReceiveBuffer(depth=self.identity.receive_bytes)
         m.submodules.receiver = receiver = FrameReceiver()
-        m.submodules.executor = executor = self.executor
+        m.submodules.executor = executor = CommandExecutor(self.layout, self.identity, watchdog=self.watchdog)
         m.submodules.transmitter = transmitter = FrameTransmitter()
         connect(m, flipped(self.i), receive_buffer.i)
         connect(m, receive_buffer.o, receiver.i)

@@ -15,17 +15,18 @@ may use. A body is checked whole before any of it is handed on.
     CODEBOOK   address u16, n steps                        transfers taken u16
     WEIGHTS    n transfers of loader_rows x columns        transfers taken u16
     SCALE      n transfers of columns u16                  transfers taken u16
-    BIAS       n transfers of columns i32                  transfers taken u16
+    BIAS       n transfers of columns i32, columns u16     transfers taken u16
     COMMAND    Command                                     transfers taken u16
     CODES      n transfers of rows nibbles                 transfers taken u16
     READ       tokens u16                                  that many tokens or fewer, columns i16 each
     COUNTERS   -                                           Counters
 
 A transfer is the payload of one stream transfer of the array, its bits little-endian, padded to
-whole bytes: nibbles go low half first. BUSY (the array did not take a transfer within the watchdog
-count) carries the number of transfers that it did take; the rest is forgotten. READ ends its reply
-when the asked tokens are sent or none came within the watchdog count; fewer tokens than asked for
-is not an error of the link. Other errors carry no body.
+whole bytes: nibbles go low half first. BIAS brings biases and scales of a LOAD with load_bias, which
+takes both at once; SCALE brings the scales of a LOAD without. BUSY (the array did not take a
+transfer within the watchdog count) carries the number of transfers that it did take; the rest is
+forgotten. READ ends its reply when the asked tokens are sent or none came within the watchdog
+count; fewer tokens than asked for is not an error of the link. Other errors carry no body.
 """
 
 import struct

@@ -7,7 +7,20 @@ from amaranth.lib.wiring import In, Out
 
 from .token import ReceivedByte
 
-__all__ = ["ReceiveBuffer"]
+__all__ = ["ReceiveBuffer", "check_depth"]
+
+#: Limits of the depth, in bytes.
+DEPTH_MIN, DEPTH_MAX = 16, 16384
+
+
+def check_depth(depth: int) -> int:
+    """``depth`` itself; ``ValueError`` unless it is from 16 to 16384 bytes."""
+    if not DEPTH_MIN <= depth <= DEPTH_MAX:
+        nearest = min(max(depth, DEPTH_MIN), DEPTH_MAX)
+        raise ValueError(
+            f"depth must be from {DEPTH_MIN} to {DEPTH_MAX} bytes, not {depth}; nearest valid value: {nearest}"
+        )
+    return depth
 
 
 class ReceiveBuffer(wiring.Component):
@@ -25,17 +38,8 @@ class ReceiveBuffer(wiring.Component):
         Bytes, from 16 to 16384.
     """
 
-    DEPTH_MIN = 16
-    DEPTH_MAX = 16384
-
     def __init__(self, *, depth: int = 2048):
-        if not self.DEPTH_MIN <= depth <= self.DEPTH_MAX:
-            nearest = min(max(depth, self.DEPTH_MIN), self.DEPTH_MAX)
-            raise ValueError(
-                f"depth must be from {self.DEPTH_MIN} to {self.DEPTH_MAX} bytes, not {depth}; "
-                f"nearest valid value: {nearest}"
-            )
-        self.depth = depth
+        self.depth = check_depth(depth)
         super().__init__({"i": In(stream.Signature(ReceivedByte)), "o": Out(stream.Signature(ReceivedByte))})
 
     @staticmethod

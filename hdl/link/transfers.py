@@ -10,7 +10,7 @@ import numpy as np
 from amaranth.hdl import Module, Mux, Shape, Signal, Value
 from numpy.typing import NDArray
 
-from .protocol import BODY_BYTES, Command, Opcode
+from .protocol import BODY_BYTES, WRITE_OPCODES, Command, Opcode
 
 __all__ = ["TransferLayout", "pack_nibbles", "pack_words", "unpack_results"]
 
@@ -48,17 +48,15 @@ class TransferLayout:
         )
 
     @property
-    def ports(self) -> dict[Opcode, str]:
-        """Port name of the link by the opcode that writes to it."""
-        return {
-            code: f"o_{code.name.lower()}"
-            for code in (Opcode.CODEBOOK, Opcode.WEIGHTS, Opcode.SCALE, Opcode.BIAS, Opcode.COMMAND, Opcode.CODES)
-        }
+    def ports(self) -> dict[Opcode, tuple[str, ...]]:
+        """Port names of the link by the opcode that writes to them, in the order of the bytes."""
+        single: dict[Opcode, tuple[str, ...]] = {code: (f"o_{code.name.lower()}",) for code in WRITE_OPCODES}
+        return {**single, Opcode.BIAS: ("o_bias", "o_scale")}
 
     @property
     def transfer_bytes(self) -> dict[Opcode, int]:
         """Bytes of one transfer on the wire, by opcode."""
-        sizes = {code: bytes_of(self.write_shapes[name]) for code, name in self.ports.items()}
+        sizes = {code: sum(bytes_of(self.write_shapes[name]) for name in names) for code, names in self.ports.items()}
         # The address of a step counts up by itself; only the step travels.
         step = self.write_shapes["o_codebook"].members["step"]
         return {**sizes, Opcode.CODEBOOK: bytes_of(step), Opcode.COMMAND: Command.size()}
@@ -97,10 +95,17 @@ class TransferLayout:
             & Mux(fields["opcode"] == 0, tokens == 0, (tokens != 0) & (tokens <= self.token_depth))
         )
 
-    def assign(self, m: Module, code: Opcode, payload: Any, shift: Signal, *, address: Signal) -> None:
-        """Drive one port's payload from the transfer gathered at the top of ``shift``."""
-        gathered = shift[len(shift) - 8 * self.transfer_bytes[code] :]
-        if code == Opcode.COMMAND:
+    def accepts(self, command: Command) -> bool:
+        """Software twin of :meth:`command_valid`."""
+        tokens_fit = command.tokens == 0 if command.opcode == 0 else 1 <= command.tokens <= self.token_depth
+        return command.opcode <= 1 and command.codebook < self.codebooks and command.flags < 8 and tokens_fit
+
+    def assign(self, m: Module, name: str, payload: Any, shift: Signal, *, address: Signal) -> None:
+        """Drive one port's payload from the transfer gathered at the top of ``shift``.
+
+        Every port has one place in the register: scales come last with biases and alone without.
+        """
+        if name == "o_command":
             fields = self.command_fields(shift)
             m.d.comb += [
                 Value.cast(payload.opcode).eq(fields["opcode"]),
@@ -110,10 +115,13 @@ class TransferLayout:
                 payload.first.eq(fields["flags"][1]),
                 payload.last.eq(fields["flags"][2]),
             ]
-        elif code == Opcode.CODEBOOK:
-            m.d.comb += [payload.address.eq(address), Value.cast(payload.step).eq(gathered)]
+        elif name == "o_codebook":
+            step = shift[len(shift) - 8 * self.transfer_bytes[Opcode.CODEBOOK] :]
+            m.d.comb += [payload.address.eq(address), Value.cast(payload.step).eq(step)]
         else:
-            m.d.comb += Value.cast(payload).eq(gathered)
+            above = bytes_of(self.write_shapes["o_scale"]) if name == "o_bias" else 0
+            start = len(shift) - 8 * (above + bytes_of(self.write_shapes[name]))
+            m.d.comb += Value.cast(payload).eq(shift[start:])
 
 
 def pack_nibbles(values: NDArray[Any]) -> bytes:

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 import itertools
 import random
 from collections.abc import Callable
