@@ -240,30 +240,27 @@ def round_to_nearest(name: str, tensors: dict[str, Array], low: Array, high: Arr
     bias = tensors.get(f"{name}.bias", np.zeros(weight.shape[0])).astype(np.float64)
     permutation = np.roll(np.arange(weight.shape[1]), 1)
     weight, low, high = weight[:, permutation], low[permutation], high[permutation]
-    exponent = int(np.ceil(np.log2(2 * peak / (1 << 15))))
-    starts = range(0, weight.shape[1], TILE_CHANNELS)
+    tiles = [slice(start, start + TILE_CHANNELS) for start in range(0, weight.shape[1], TILE_CHANNELS)]
+    steps = [np.float32(max(high[tile].max() - low[tile].min(), 1e-6) / 15) for tile in tiles]
+    weight_steps = [np.abs(weight[:, tile]).max(axis=1) / 7 for tile in tiles]
+    products = np.array([weight_step * step for weight_step, step in zip(weight_steps, steps, strict=True)])
+    # A scale is below one unit of the wide result, and the largest output must fit it twice.
+    exponent = int(np.ceil(np.log2(max(products.max() * 1.001, 2 * peak / (1 << 15)))))
+    scale = np.rint(products * 2.0 ** (16 - exponent))
     integers, offset = np.empty(weight.shape, np.int8), np.empty(weight.shape[1])
-    scales, activation_scales = [], []
-    for start in starts:
-        tile = slice(start, start + TILE_CHANNELS)
-        step = float(np.float32(max(high[tile].max() - low[tile].min(), 1e-6) / 15))
+    for tile, step, weight_step, tile_scale in zip(tiles, steps, weight_steps, scale, strict=True):
         offset[tile] = np.rint(low[tile].min() / step + 8)
-        weight_step = np.abs(weight[:, tile]).max(axis=1) / 7
         integers[:, tile] = np.rint(weight[:, tile] / weight_step[:, None])
-        scale = np.rint(weight_step * step * 2.0 ** (16 - exponent))
-        assert scale.min() > 0 and scale.max() < 1 << 16, name
-        bias = bias + (scale * 2.0 ** (exponent - 16)) * (integers[:, tile] @ offset[tile])
-        scales.append(scale)
-        activation_scales.append(step)
+        bias = bias + (tile_scale * 2.0 ** (exponent - 16)) * (integers[:, tile] @ offset[tile])
     return QuantizedLinear(
         name=name,
         weight=integers,
-        scale=np.array(scales).astype(np.uint16),
+        scale=scale.astype(np.uint16),
         bias=np.rint(bias * 2.0 ** (8 - exponent)).astype(np.int32),
-        codebooks=np.stack([affine_codebook() for _ in starts]),
+        codebooks=np.stack([affine_codebook() for _ in tiles]),
         wide_exponent=exponent,
         permutation=permutation.astype(np.uint16),
-        activation_scale=np.array(activation_scales, np.float32),
+        activation_scale=np.array(steps, np.float32),
         activation_offset=offset.astype(np.float32),
     )
 
