@@ -1,0 +1,1 @@
+"""ECP5 primitives behind portable components: instances on an ECP5 platform, plain Amaranth elsewhere."""
