@@ -40,8 +40,8 @@ class CommandExecutor(wiring.Component):
     ``watchdog`` above the time that the array needs by itself between two transfers (a sweep, or the drain
     of its pipeline: some hundred cycles), so that no offer is withdrawn while the array is answering it.
 
-    Latency of a request with n body bytes and k transfers: ``3 * n + 3 * k + (cycles the array
-    makes each offer wait) + 12`` cycles at most before its reply starts.
+    Latency of a request with n body bytes and k transfers: ``3 * n + 4 * k + (cycles the array
+    makes each offer wait) + 13`` cycles at most before its reply starts.
 
     Parameters
     ----------
@@ -91,12 +91,21 @@ class CommandExecutor(wiring.Component):
         count = Signal(range(len(shift) // 8 + 1))  # bytes to gather or scatter
         argument = Signal(16)
         timer = Signal(range(self.watchdog + 1))
+        expired = Signal()  # timer has reached the watchdog count
+        command_valid, steps_exceed, tokens_exceed = Signal(), Signal(), Signal()
         fetched = Signal(8)
 
         ready = age == FETCH_CYCLES
         take = Signal()
         m.d.comb += self.address.eq(position)
-        m.d.sync += fetched.eq(self.data)
+        # Comparisons of wide operands get a cycle of their own: the state machine sees one bit each.
+        m.d.sync += [
+            fetched.eq(self.data),
+            expired.eq(timer == self.watchdog),
+            command_valid.eq(layout.command_valid(shift)),
+            steps_exceed.eq(argument + left > layout.codebook_depth),
+            tokens_exceed.eq((argument == 0) | (argument > layout.read_tokens)),
+        ]
         with m.If(take):
             m.d.sync += [position.eq(position + 1), age.eq(0)]
         with m.Elif(~ready):
@@ -110,10 +119,8 @@ class CommandExecutor(wiring.Component):
             port = getattr(self, name)
             codes = [code for code, names in layout.ports.items() if name in names]
             wanted = Signal(name=f"wanted_{name}")
-            m.d.comb += [
-                wanted.eq(Cat(opcode == code for code in codes).any()),
-                port.valid.eq(offer & wanted & ~taken[name]),
-            ]
+            m.d.sync += wanted.eq(Cat(opcode == code for code in codes).any())
+            m.d.comb += port.valid.eq(offer & wanted & ~taken[name])
             m.d.sync += taken[name].eq(offer & ~accepted & (taken[name] | (port.valid & port.ready)))
             layout.assign(m, name, port.payload, shift, address=argument)
         for code, names in layout.ports.items():
@@ -194,16 +201,18 @@ class CommandExecutor(wiring.Component):
                 with m.If(ready):
                     m.d.sync += [argument.eq(Cat(argument[8:], fetched)), done.eq(done + 1)]
                     with m.If(done == 1):
-                        m.next = "RANGE"
+                        m.next = "RANGE-SETTLE"
+            with m.State("RANGE-SETTLE"):
+                m.next = "RANGE"
             with m.State("RANGE"):
                 m.d.sync += done.eq(0)
                 with m.If(opcode == Opcode.CODEBOOK):
-                    with m.If(argument + left > layout.codebook_depth):
+                    with m.If(steps_exceed):
                         finish(Status.OUT_OF_RANGE)
                     with m.Else():
                         m.next = "GATHER"
                 with m.Else():
-                    with m.If((argument == 0) | (argument > layout.read_tokens)):
+                    with m.If(tokens_exceed):
                         finish(Status.OUT_OF_RANGE)
                     with m.Else():
                         m.d.sync += left.eq(argument)
@@ -214,9 +223,11 @@ class CommandExecutor(wiring.Component):
                     m.d.sync += [shift.eq(advance), count.eq(count - 1)]
                     with m.If(count == 1):
                         m.d.sync += timer.eq(0)
-                        m.next = "JUDGE"
+                        m.next = "SETTLE"
+            with m.State("SETTLE"):
+                m.next = "JUDGE"
             with m.State("JUDGE"):
-                with m.If((opcode == Opcode.COMMAND) & ~layout.command_valid(shift)):
+                with m.If((opcode == Opcode.COMMAND) & ~command_valid):
                     finish(Status.OUT_OF_RANGE)
                 with m.Else():
                     m.next = "OFFER"
@@ -229,7 +240,7 @@ class CommandExecutor(wiring.Component):
                         finish(Status.OK)
                     with m.Else():
                         m.next = "GATHER"
-                with m.Elif(timer == self.watchdog):
+                with m.Elif(expired):
                     m.d.sync += [counters["busy_replies"].eq(counters["busy_replies"] + 1), left.eq(0)]
                     finish(Status.BUSY)
 
@@ -258,7 +269,7 @@ class CommandExecutor(wiring.Component):
                     m.d.comb += [self.o.p.data.eq(shift[:8]), self.o.valid.eq(1)]
                     with m.If(self.o.ready):
                         m.d.sync += [shift.eq(advance), count.eq(count - 1), timer.eq(0)]
-                with m.Elif((opcode == Opcode.READ) & (left != 0) & (timer != self.watchdog)):
+                with m.Elif((opcode == Opcode.READ) & (left != 0) & ~expired):
                     m.d.comb += self.i_results.ready.eq(1)
                     m.d.sync += timer.eq(timer + 1)
                     with m.If(self.i_results.valid):
@@ -268,7 +279,12 @@ class CommandExecutor(wiring.Component):
                             left.eq(left - 1),
                         ]
                 with m.Else():
-                    m.d.comb += [self.o.p.end.eq(1), self.o.valid.eq(1), self.i.ready.eq(self.o.ready)]
-                    with m.If(self.o.ready):
-                        m.next = "IDLE"
+                    m.next = "END-OUT"
+            with m.State("END-OUT"):
+                m.d.comb += [self.o.p.end.eq(1), self.o.valid.eq(1)]
+                with m.If(self.o.ready):
+                    m.next = "RELEASE"
+            with m.State("RELEASE"):
+                m.d.comb += self.i.ready.eq(1)
+                m.next = "IDLE"
         return m

@@ -94,12 +94,12 @@ class FrameReceiver(wiring.Component):
             # Filling and reading never overlap: no collision logic is wanted around the block RAM.
             read.en.eq(held),
             self.data.eq(read.data),
+            crc.start.eq(held),
             self.o.valid.eq(held),
             self.o.p.status.eq(status),
             self.o.p.length.eq(length - CRC_BYTES),
         ]
         with m.If(held), m.If(self.o.ready):
-            m.d.comb += crc.start.eq(1)
             m.d.sync += [held.eq(0), length.eq(0), oversize.eq(0)]
         with m.Elif(token.valid):
             with m.If(token.p.end):

@@ -1,0 +1,1 @@
+"""ULX3S (Lattice ECP5): presets, bitstream build, report. ``python -m boards.ulx3s --help``."""

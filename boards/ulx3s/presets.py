@@ -1,0 +1,58 @@
+"""Named builds: which array, at which clock, over which baud rate, and the FPGAs that the board comes with."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from hdl.array.geometry import PRESETS as GEOMETRIES
+from hdl.array.geometry import ArrayGeometry
+from sim.contract.errors import UserError
+
+__all__ = ["DEFAULT_DEVICE", "DEFAULT_PRESET", "DEVICES", "PRESETS", "BuildPreset", "device_option", "preset_of"]
+
+DEFAULT_PRESET: Final = "tiny"
+DEFAULT_DEVICE: Final = "85F"
+
+DEVICES: Final = {"12F": "--12k", "25F": "--25k", "45F": "--45k", "85F": "--85k"}
+"""Place-and-route option of each FPGA size."""
+
+
+@dataclass(frozen=True)
+class BuildPreset:
+    """One build. ``target_mhz`` is the clock of link and array, ``baud`` that of the serial line (8N1)."""
+
+    name: str
+    geometry: ArrayGeometry
+    target_mhz: float
+    baud: int
+    purpose: str
+
+    @property
+    def macs_per_cycle(self) -> int:
+        """Multiply-accumulates per clock cycle."""
+        return self.geometry.macs
+
+
+PRESETS: Final = {
+    preset.name: preset
+    for preset in (
+        BuildPreset("tiny", GEOMETRIES["tiny"], 100.0, 1_000_000, "the default: built in minutes on any machine"),
+        BuildPreset("small", GEOMETRIES["small"], 100.0, 1_000_000, "a quarter of a K tile per pass: half an hour"),
+        BuildPreset(
+            "full", GEOMETRIES["full"], 80.0, 1_000_000, "the largest array for an 85F: hours; see --pack-only"
+        ),
+    )
+}
+
+
+def preset_of(name: str) -> BuildPreset:
+    """Preset called ``name``; UserError naming the known ones otherwise."""
+    if name not in PRESETS:
+        raise UserError(f"unknown preset {name!r}; choose one of: {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def device_option(device: str) -> str:
+    """Place-and-route option of ``device``; UserError naming the known ones otherwise."""
+    if device not in DEVICES:
+        raise UserError(f"unknown device {device!r}; the ULX3S comes with: {', '.join(DEVICES)}")
+    return DEVICES[device]
