@@ -1,0 +1,101 @@
+"""One golden run of the real exported model on the retina picture."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sim.assets import RETINA_BOX, retina_picture
+from sim.contract.linear import QuantizedLinear
+from sim.golden import GoldenModel, Segmentation
+from sim.golden.parameters import Parameters
+from sim.picture import intersection_over_union, load_picture
+
+TOKENS = 3
+"""Tokens of each layer whose results are computed again from the definition."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins(Parameters):
+    """Runs each quantized layer, and beside it the float layer it stands for, on the same input.
+
+    floats: parameters of the float model. errors: per layer, mean squared difference over the float variance.
+    """
+
+    floats: Parameters
+    errors: dict[str, float]
+
+    def linear(self, name: str, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        y = super().linear(name, x)
+        if name in self.quantized:
+            exact = self.floats.linear(name, x)
+            self.errors[name] = float(np.square(y - exact).mean() / exact.var())
+        return y
+
+
+@dataclass(frozen=True)
+class RetinaRun:
+    """layers: of the model. samples: per layer TOKENS codes and wide results. errors: see Twins."""
+
+    layers: dict[str, QuantizedLinear]
+    samples: dict[str, tuple[NDArray[np.uint8], NDArray[np.int16]]]
+    errors: dict[str, float]
+    result: Segmentation
+    float_result: Segmentation
+
+
+@pytest.fixture(scope="module")
+def retina_run(exported_model: Path, float_model: GoldenModel) -> RetinaRun:
+    picture = load_picture(retina_picture())
+    model = GoldenModel.from_folder(exported_model)
+    tensors, layers = model.parameters.tensors, dict(model.parameters.quantized)
+    errors: dict[str, float] = {}
+    twins = Twins(tensors=tensors, quantized=layers, floats=float_model.parameters, errors=errors)
+    samples = {}
+    rng = np.random.default_rng(11)
+
+    def sample(name: str, codes: NDArray[np.uint8], wide: NDArray[np.int16]) -> None:
+        flat_codes, flat_wide = codes.reshape(-1, codes.shape[-1]), wide.reshape(-1, wide.shape[-1])
+        chosen = rng.integers(0, flat_codes.shape[0], TOKENS)
+        samples[name] = (flat_codes[chosen], flat_wide[chosen])
+
+    return RetinaRun(
+        layers=layers,
+        samples=samples,
+        errors=errors,
+        result=GoldenModel(twins, model.architecture).segment(picture, RETINA_BOX, sample),
+        float_result=float_model.segment(picture, RETINA_BOX),
+    )
+
+
+def test_every_layer_gives_the_results_of_the_definition(retina_run: RetinaRun) -> None:
+    assert retina_run.samples.keys() == retina_run.layers.keys()
+    for name, (codes, wide) in retina_run.samples.items():
+        layer = retina_run.layers[name]
+        for token, results in zip(codes, wide, strict=True):
+            total = layer.bias.astype(np.int64) * 256
+            for tile in range(layer.tiles):
+                positions = slice(64 * tile, 64 * tile + 64)
+                levels = layer.codebooks[tile].astype(np.int64)[token[positions]]
+                total = total + layer.scale[tile] * (layer.weight[:, positions].astype(np.int64) * levels).sum(axis=1)
+            # Fractions round half to even.
+            rounded = [round(Fraction(int(value), 1 << 16)) for value in total]
+            assert results.tolist() == [min(max(value, -(1 << 15)), (1 << 15) - 1) for value in rounded], name
+
+
+def test_every_layer_stays_near_the_float_layer_it_stands_for(retina_run: RetinaRun) -> None:
+    """Offsets, permutation, scales and exponents mean the same to the exporter and to the golden model."""
+    errors = retina_run.errors
+    assert errors.keys() == retina_run.layers.keys()
+    worst = max(errors, key=lambda name: errors[name])
+    assert errors[worst] < 0.5, f"{worst}: {errors[worst]:.3f} of the variance is lost"
+    assert float(np.mean(list(errors.values()))) < 0.1
+
+
+def test_mask_resembles_that_of_the_float_model(retina_run: RetinaRun) -> None:
+    ours, exact = retina_run.result, retina_run.float_result
+    assert intersection_over_union(ours.mask, exact.mask) > 0.5
+    assert 0 < ours.predicted_iou < 1.1
