@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from amaranth_boards import ulx3s
 
+from hdl.link.uart import baud_divisor
 from sim.contract.errors import UserError
 
 from .pll import PllSettings, find_pll
@@ -48,9 +49,10 @@ def elaborate(preset: BuildPreset, pll: PllSettings, device: str) -> dict[str, s
     Raises UserError when the preset's baud rate cannot be made from the clock.
     """
     try:
-        top = Top(preset, pll)
+        divisor = baud_divisor(pll.output_mhz * 1e6, preset.baud)
     except ValueError as error:
         raise UserError(f"preset {preset.name} at {pll.output_mhz:g} MHz: {error}") from error
+    top = Top(preset, pll, divisor=divisor)
     platform = getattr(ulx3s, f"ULX3S_{device}_Platform")()
     files = platform.build(top, name="top", do_build=False).files
     return {name: _text(files[name]) for name in ("top.il", "top.lpf")}
@@ -85,6 +87,8 @@ def build(
     ``top.bit``, and UserError is raised. Logs and intermediate files stay in ``folder/work``.
     """
     option = device_option(device)
+    if not 0 <= seed < 2**31:
+        raise UserError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
     pll = find_pll(BOARD_CLOCK_MHZ, target_mhz)
     yosys, nextpnr, ecppack = (find_tool(tool) for tool in TOOLS)
     work = folder / "work"
@@ -112,8 +116,8 @@ def build(
     heartbeat.done("elaborate", seconds["elaborate"])
 
     step("synthesize", yosys, "-l", "yosys.log", "-q", "synthesize.ys")
-    command = [nextpnr, option, "--package", "CABGA381", "--speed", "6", "--json", "top.json", "--lpf", "top.lpf"]
-    command += ["--freq", f"{pll.output_mhz:g}", "--seed", str(seed)]
+    command: list[str | Path] = [nextpnr, option, "--package", "CABGA381", "--speed", "6"]
+    command += ["--json", "top.json", "--lpf", "top.lpf", "--freq", f"{pll.output_mhz:g}", "--seed", str(seed)]
     if pack_only:
         step("pack", *command, "--pack-only")
     else:

@@ -88,7 +88,7 @@ def find_pll(input_mhz: float, wanted_mhz: float) -> PllSettings:
     if found is None or best is None or best[0] > TOLERANCE * wanted_mhz:
         nearest = f"; nearest: {found.output_mhz:.4g} MHz" if found else ""
         raise UserError(
-            f"the PLL cannot make {wanted_mhz:g} MHz from {input_mhz:g} MHz within {TOLERANCE:.1%}{nearest}"
+            f"no PLL setting makes {wanted_mhz:g} MHz from {input_mhz:g} MHz within {TOLERANCE:.1%}{nearest}"
         )
     return found
 

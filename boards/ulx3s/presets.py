@@ -35,11 +35,9 @@ class BuildPreset:
 PRESETS: Final = {
     preset.name: preset
     for preset in (
-        BuildPreset("tiny", GEOMETRIES["tiny"], 100.0, 1_000_000, "the default: built in minutes on any machine"),
-        BuildPreset("small", GEOMETRIES["small"], 100.0, 1_000_000, "a quarter of a K tile per pass: half an hour"),
-        BuildPreset(
-            "full", GEOMETRIES["full"], 80.0, 1_000_000, "the largest array for an 85F: hours; see --pack-only"
-        ),
+        BuildPreset("tiny", GEOMETRIES["tiny"], 100.0, 1_000_000, "two minutes on two slow cores"),
+        BuildPreset("small", GEOMETRIES["small"], 100.0, 1_000_000, "half a K tile per pass"),
+        BuildPreset("full", GEOMETRIES["full"], 80.0, 1_000_000, "fills an 85F: hours, try --pack-only"),
     )
 }
 

@@ -131,9 +131,10 @@ def render(report: dict[str, Any]) -> str:
     if report["reached_mhz"] is None:
         lines.append(f"  packed only: no placement, no timing (target {report['target_mhz']:g} MHz)")
     for clock in report["clocks"]:
-        verdict = "met" if clock["reached_mhz"] >= clock["constraint_mhz"] else "MISSED"
+        timing = ClockTiming(**clock)
+        verdict = "met" if timing.met else "MISSED"
         lines.append(
-            f"  clock {clock['name']}: {clock['reached_mhz']:.2f} MHz, target {clock['constraint_mhz']:g} MHz, {verdict}"
+            f"  clock {timing.name}: {timing.reached_mhz:.2f} MHz, target {timing.constraint_mhz:g} MHz, {verdict}"
         )
     seconds = ", ".join(f"{step} {value:.0f} s" for step, value in report["seconds"].items())
     lines.append(f"  {seconds}")

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import connect
 
 from hdl.array.sweep import STEPS_PER_CODEBOOK
 from hdl.link.host_link import HostLink, connect_array
-from hdl.link.uart import UartReceiver, UartTransmitter, baud_divisor
+from hdl.link.uart import UartReceiver, UartTransmitter
 from hdl.matmul import OUTPUT_DEPTH, Matmul
 
 from .pll import PllSettings, pll_instance
@@ -29,13 +29,15 @@ class Top(Elaboratable):
     preset : BuildPreset
         Array and baud rate.
     pll : PllSettings
-        From the board's 25 MHz to the clock of everything else. Raises ValueError when the baud rate cannot be made.
+        From the board's 25 MHz to the clock of everything else.
+    divisor : int
+        Clock cycles per bit of the serial line.
     """
 
-    def __init__(self, preset: BuildPreset, pll: PllSettings) -> None:
+    def __init__(self, preset: BuildPreset, pll: PllSettings, *, divisor: int) -> None:
         self.preset = preset
         self.pll = pll
-        self.divisor = baud_divisor(pll.output_mhz * 1e6, preset.baud)
+        self.divisor = divisor
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
