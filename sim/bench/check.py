@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=DEFAULT_TOKENS,
-        help=f"tokens to send: whole windows from the first one in attention, the middle of the picture elsewhere "
+        help=f"tokens to send: from the middle window in attention, from the middle of the picture elsewhere "
         f"(default: {DEFAULT_TOKENS})",
     )
     parser.add_argument(
@@ -94,16 +94,20 @@ def geometry_of(preset: str, rows: int | None, columns: int | None) -> ArrayGeom
 
 
 def choose_tokens(tap: LayerTap, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """Codes uint8 (tokens, K) and wide int16 (tokens, N) of at most `count` tokens of a layer.
+    """Codes uint8 (tokens, K) and wide int16 (tokens, N) of at most `count` consecutive tokens of a layer.
 
-    Attention layers give their first windows, others the middle of the picture, where it is least likely plain.
-    Raises UserError when count is below 1.
+    From the start of the middle window in attention, around the middle elsewhere: borders of a picture are
+    often plain. Raises UserError when count is below 1.
     """
     if count < 1:
         raise UserError(f"--tokens {count}: at least one token is needed")
     codes, wide = tap.codes.reshape(-1, tap.codes.shape[-1]), tap.wide.reshape(-1, tap.wide.shape[-1])
     count = min(count, len(codes))
-    start = 0 if ".attn." in tap.name else (len(codes) - count) // 2
+    if ".attn." in tap.name and tap.codes.ndim == 3:
+        windows, window = tap.codes.shape[:2]
+        start = min(windows // 2 * window, len(codes) - count)
+    else:
+        start = (len(codes) - count) // 2
     return codes[start : start + count], wide[start : start + count]
 
 

@@ -25,8 +25,8 @@ class Flip:
     """A fault: the bits `mask` of a signal or memory word are inverted once, in the middle of an episode.
 
     signal: path below the top module as Verilator shows it, parts separated by "/". word: index into a memory,
-    None for a signal. It happens in the cycle after transfer number `transfers` of the stream `after`, and
-    `delay` cycles later still.
+    None for a signal. It happens right after the clock edge of transfer number `transfers` (from 1) of the stream
+    `after`, or `delay` edges later: a register keeps the change until it is written, for one cycle at least.
     """
 
     signal: str

@@ -9,7 +9,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from cocotb.triggers import RisingEdge
+import cocotb
+from cocotb.triggers import ReadWrite, RisingEdge
 
 
 class StreamRuleError(AssertionError):
@@ -109,7 +110,9 @@ class Sink:
 
 
 class Fault:
-    """Inverts the bits `mask` of a signal or memory word once, `delay` cycles after a transfer of a stream.
+    """Inverts the bits `mask` of a signal or memory word once, right after a clock edge.
+
+    The edge is that of a transfer of a stream, or the one `delay` cycles later.
 
     signal: path below `dut`, parts separated by "/". word: index into a memory, None for a signal. transfers:
     the transfer of `stream` that sets the fault off, counted from 1.
@@ -137,8 +140,12 @@ class Fault:
         """One clock cycle."""
         cycles = self._stream.cycles
         if len(cycles) >= self._transfers and cycle >= cycles[self._transfers - 1] + self._delay:
-            self._handle.value = self._handle.value.to_unsigned() ^ self._mask
             self.done = True
+            cocotb.start_soon(self._invert())
+
+    async def _invert(self) -> None:
+        await ReadWrite()  # registers have their values of the coming cycle by now
+        self._handle.value = int(str(self._handle.value), 2) ^ self._mask
 
 
 async def exchange(
