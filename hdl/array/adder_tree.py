@@ -6,6 +6,8 @@ from amaranth.hdl import Elaboratable, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.ecp5.carry import SignedAdder
+
 
 class AdderTree(wiring.Component):
     """o = sum of i, exact: signed(width + ceil(log2(inputs))).
@@ -42,9 +44,13 @@ class AdderTree(wiring.Component):
             sums = []
             for index in range(0, len(level), 2):
                 node = Signal(signed(self._width + depth), name=f"sum{depth}_{index // 2}", reset_less=True)
-                pair = level[index : index + 2]
-                m.d.sync += node.eq(pair[0] + pair[1] if len(pair) == 2 else pair[0])
                 sums.append(node)
+                if index + 1 == len(level):
+                    m.d.sync += node.eq(level[index])
+                    continue
+                m.submodules[f"adder{depth}_{index // 2}"] = adder = SignedAdder(width=self._width + depth - 1)
+                m.d.comb += [adder.a.eq(level[index]), adder.b.eq(level[index + 1])]
+                m.d.sync += node.eq(adder.o)
             level = sums
         m.d.comb += self.o.eq(level[0])
         return m

@@ -1,14 +1,16 @@
-"""Carry chains that use all four inputs of the slice's look-up tables.
+"""Carry chains that use all four inputs of the slice's look-up tables, and start without a cell of their own.
 
-A CCU2C holds two bits. Each bit is a 16-entry table of (a, b, c, d), whose output is the propagate signal;
-when it is 0 the carry out is entry b*2 + a of the same table (its c = d = 0 quarter). Synthesis maps additions
-to it with c and d idle; these components put a selection in front of the adder into the same cells.
+A CCU2C holds two bits. Each bit is a 16-entry table of (a, b, c, d), whose output is the propagate signal:
+sum = propagate ^ carry in; carry out = carry in where propagate is 1, else entry 2b + a of the same table (its
+c = d = 0 quarter). Synthesis maps additions with c and d idle and a constant carry into bit 0, for which place
+and route spends another cell per chain. These components start a chain with a position that never propagates,
+and put selections in front of an adder into the adder's own cells.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Const, Elaboratable, Instance, Module, Mux, Signal
+from amaranth.hdl import Const, Elaboratable, Instance, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,6 +19,53 @@ from hdl.ecp5.platform import is_ecp5
 Table = Callable[[int, int, int, int], int]
 """Propagate signal of one bit as a function of (a, b, c, d)."""
 
+CHAIN_START = "carry_chain_start"
+CHAIN_END = "carry_chain_end"
+"""Attributes of the first and the last cell of a chain, which OPEN_CHAIN_ENDS looks for."""
+
+_PINS = "A0, B0, C0, D0, A1, B1, C1, D1"
+
+
+def _reconnect(design: str, cin: str, cout: str) -> str:
+    """Commands that store a map from CCU2C to CCU2C with other carry pins as the saved design `design`."""
+    pins = ", ".join(f".{pin}({pin})" for pin in _PINS.split(", "))
+    return f"""design -push
+read_verilog <<EOT
+(* techmap_celltype = "CCU2C" *)
+module {design} (input CIN, {_PINS}, output S0, S1, COUT);
+    parameter [15:0] INIT0 = 0;
+    parameter [15:0] INIT1 = 0;
+    parameter INJECT1_0 = "NO";
+    parameter INJECT1_1 = "NO";
+    CCU2C #(.INIT0(INIT0), .INIT1(INIT1), .INJECT1_0(INJECT1_0), .INJECT1_1(INJECT1_1))
+        _TECHMAP_REPLACE_ (.CIN({cin}), {pins}, .S0(S0), .S1(S1), .COUT({cout}));
+endmodule
+EOT
+design -stash {design}
+design -pop
+"""
+
+
+OPEN_CHAIN_ENDS = (
+    _reconnect("open_start", "1'bx", "COUT")
+    + _reconnect("open_end", "CIN", "1'bx")
+    + f"""techmap -max_iter 1 -map %open_start a:{CHAIN_START}
+techmap -max_iter 1 -map %open_end a:{CHAIN_END}
+"""
+)
+"""Yosys script lines for after `synth_ecp5`: leaves the outer carry pins of every chain of this module open.
+
+Synthesis ties the first carry input to 0 and gives the last carry output a net, and nextpnr spends two look-up
+tables on each to bring them from and to the fabric. No chain of this module needs either. The netlist is right
+without these lines too, four look-up tables per chain larger.
+"""
+
+Position = tuple[Table, tuple[Any, Any, Any, Any]]
+"""One bit of a chain: its table and what its four inputs connect to."""
+
+ZERO = Const(0, 1)
+ONE = Const(1, 1)
+
 
 def table_bits(function: Table) -> Const:
     """INIT of one bit of a CCU2C: entry a + 2b + 4c + 8d holds function(a, b, c, d)."""
@@ -24,32 +73,90 @@ def table_bits(function: Table) -> Const:
     return Const(bits, 16)
 
 
-def carry_chain(m: Module, name: str, carry: Any, bits: list[tuple[Table, tuple[Any, Any, Any, Any]]]) -> list[Signal]:
-    """Chain CCU2C cells over `bits` (table, inputs), from bit 0 up; returns the sum bits.
+def carry_into_chain(value: Any) -> Position:
+    """First position: carry `value` (a bit or a constant) into the next, whatever is to the left on the die."""
+    return (lambda a, b, c, d: 0 if d else a), (value, ZERO, ZERO, ONE)
 
-    `carry` enters bit 0 and should be constant: anything else costs a cell of its own.
+
+def generate_into_chain(a: Any, b: Any) -> Position:
+    """First position: carry a & b into the next."""
+    return (lambda a, b, c, d: 0 if d else a & b), (a, b, ZERO, ONE)
+
+
+def carry_chain(m: Module, positions: list[Position]) -> list[Signal]:
+    """Chain CCU2C cells over `positions`, lowest first; returns the sum bit of each.
+
+    The first position must be one of `carry_into_chain` and `generate_into_chain`: nothing drives its carry.
     """
-    idle: tuple[Table, tuple[Any, Any, Any, Any]] = (lambda a, b, c, d: 0, (Const(0), Const(0), Const(0), Const(0)))
-    padded = bits + [idle] * (len(bits) % 2)
-    sums = [Signal(name=f"{name}_s{bit}") for bit in range(len(padded))]
+    idle: Position = carry_into_chain(ZERO)
+    padded = positions + [idle] * (len(positions) % 2)
+    sums = [Signal(name=f"sum{position}") for position in range(len(padded))]
+    carry: Signal | None = None
     for low in range(0, len(padded), 2):
-        carry_out = Signal(name=f"{name}_c{low + 2}")
-        connections: dict[str, Any] = {"i_CIN": carry, "o_COUT": carry_out}
+        connections: dict[str, Any] = {} if carry is None else {"i_CIN": carry}
         for half in (0, 1):
             function, inputs = padded[low + half]
             connections |= {f"p_INIT{half}": table_bits(function), f"p_INJECT1_{half}": "NO"}
             connections |= {f"i_{pin}{half}": value for pin, value in zip("ABCD", inputs, strict=True)}
             connections[f"o_S{half}"] = sums[low + half]
-        m.submodules[f"{name}_{low}"] = Instance("CCU2C", **connections)
-        carry = carry_out
-    return sums[: len(bits)]
+        last = low + 2 == len(padded)
+        if carry is None:
+            connections[f"a_{CHAIN_START}"] = 1
+        if last:
+            connections[f"a_{CHAIN_END}"] = 1
+        else:
+            carry = Signal(name=f"carry{low + 2}")
+            connections["o_COUT"] = carry
+        m.submodules[f"ccu2c{low // 2}"] = Instance("CCU2C", **connections)
+    return sums[: len(positions)]
+
+
+class SignedAdder(wiring.Component):
+    """`o = a + b`, exact, one bit wider than its signed operands; combinational.
+
+    On ECP5 width + 2 look-up tables for odd `width`, width + 2 as well for even ones (where the lowest sum bit
+    is a table beside the chain, which saves an idle half cell).
+    """
+
+    def __init__(self, *, width: int) -> None:
+        if width < 1:
+            raise ValueError(f"width={width} must be at least 1; nearest valid value: 1")
+        self._width = width
+        super().__init__({"a": In(signed(width)), "b": In(signed(width)), "o": Out(signed(width + 1))})
+
+    @staticmethod
+    def model(a: int, b: int) -> int:
+        """The sum."""
+        return a + b
+
+    def elaborate(self, platform: Any) -> Elaboratable:
+        """Portable Amaranth, or CCU2C cells."""
+        m = Module()
+        if not is_ecp5(platform):
+            m.d.comb += self.o.eq(self.a + self.b)
+            return m
+
+        def add(a: int, b: int, c: int, d: int) -> int:
+            return a ^ b if d else a
+
+        operands = [(self.a[min(bit, self._width - 1)], self.b[min(bit, self._width - 1)]) for bit in self._sum_bits()]
+        beside = self._width % 2 == 1
+        positions = [generate_into_chain(*operands[0]) if beside else carry_into_chain(ZERO)]
+        positions += [(add, (a, b, ZERO, ONE)) for a, b in operands[beside:]]
+        sums = carry_chain(m, positions)[1:]
+        if beside:
+            sums.insert(0, operands[0][0] ^ operands[0][1])
+        m.d.comb += [self.o[bit].eq(sums[bit]) for bit in self._sum_bits()]
+        return m
+
+    def _sum_bits(self) -> range:
+        return range(self._width + 1)
 
 
 class AddSubtract(wiring.Component):
     """`o = a + b`, or `a - b` with `subtract`; combinational, modulo 2**width; b is sign-extended.
 
-    On ECP5 width + 1 look-up tables: bit 0 of a sum and of a difference agree, so position 0 of the chain only
-    makes the carry (or borrow) into bit 1, from three inputs, and no cell is spent on a carry input.
+    On ECP5 width + 1 look-up tables, rounded up to even; inversion and carry for the subtraction cost none.
     """
 
     def __init__(self, *, width: int, b_width: int) -> None:
@@ -69,29 +176,23 @@ class AddSubtract(wiring.Component):
             b = self.b.as_signed()
             m.d.comb += self.o.eq(self.a.as_signed() + Mux(self.subtract, ~b, b) + self.subtract)
             return m
-        one = Const(1, 1)
 
-        def first_carry(a: int, b: int, c: int, d: int) -> int:
-            carry = (a | (1 - b)) if c else (a & b)
-            return 1 - carry if d else 1
-
-        def full(a: int, b: int, c: int, d: int) -> int:
+        def add_or_subtract(a: int, b: int, c: int, d: int) -> int:
             return a ^ b ^ c if d else a
 
-        bits: list[Any] = [(first_carry, (self.a[0], self.b[0], self.subtract, one))]
-        for bit in range(1, self._width):
+        positions = [carry_into_chain(self.subtract)]
+        for bit in range(self._width):
             operand = self.b[min(bit, len(self.b) - 1)]
-            bits.append((full, (self.a[bit], operand, self.subtract, one)))
-        sums = carry_chain(m, "chain", Const(0, 1), bits)
-        m.d.comb += self.o[0].eq(self.a[0] ^ self.b[0])
-        m.d.comb += [self.o[bit].eq(sums[bit]) for bit in range(1, self._width)]
+            positions.append((add_or_subtract, (self.a[bit], operand, self.subtract, ONE)))
+        sums = carry_chain(m, positions)
+        m.d.comb += [self.o[bit].eq(sums[bit + 1]) for bit in range(self._width)]
         return m
 
 
 class SelectAdd(wiring.Component):
     """`o = b + (a if select else c)`; combinational, modulo 2**width.
 
-    On ECP5 `width` look-up tables: the selection costs none of its own.
+    On ECP5 width + 1 look-up tables, rounded up to even: the selection costs none of its own.
     """
 
     def __init__(self, *, width: int) -> None:
@@ -114,11 +215,10 @@ class SelectAdd(wiring.Component):
         def propagate(a: int, b: int, c: int, d: int) -> int:
             return b ^ (a if d else c)
 
-        bits: list[Any] = [
-            (propagate, (self.a[bit], self.b[bit], self.c[bit], self.select)) for bit in range(self._width)
-        ]
-        sums = carry_chain(m, "chain", Const(0, 1), bits)
-        m.d.comb += [self.o[bit].eq(sums[bit]) for bit in range(self._width)]
+        positions = [carry_into_chain(ZERO)]
+        positions += [(propagate, (self.a[bit], self.b[bit], self.c[bit], self.select)) for bit in range(self._width)]
+        sums = carry_chain(m, positions)
+        m.d.comb += [self.o[bit].eq(sums[bit + 1]) for bit in range(self._width)]
         return m
 
 
@@ -126,7 +226,7 @@ class RoundSaturate(wiring.Component):
     """`o = a + carry`, or the end of the range with `saturate`: `negative` picks -2**(width-1), else 2**(width-1)-1.
 
     Combinational; the caller raises no `carry` together with `saturate`, nor at a = 2**(width-1)-1.
-    On ECP5 `width` look-up tables and one cell for the carry: increment and selection share cells.
+    On ECP5 width + 1 look-up tables, rounded up to even: increment and selection share cells.
     """
 
     def __init__(self, *, width: int) -> None:
@@ -149,18 +249,14 @@ class RoundSaturate(wiring.Component):
             limit = Mux(self.negative, 1 << top, (1 << top) - 1)
             m.d.comb += self.o.eq(Mux(self.saturate, limit, self.a + self.carry))
             return m
-        one = Const(1, 1)
-
-        def carry_in(a: int, b: int, c: int, d: int) -> int:
-            return 1 - a if d else 1
 
         def keep_or_limit(a: int, b: int, c: int, d: int) -> int:
             return (b if c else a) if d else 0
 
-        bits: list[Any] = [(carry_in, (self.carry, one, one, one))]
+        positions = [carry_into_chain(self.carry)]
         for bit in range(self._width):
             limit = self.negative if bit == top else ~self.negative
-            bits.append((keep_or_limit, (self.a[bit], limit, self.saturate, one)))
-        sums = carry_chain(m, "chain", Const(0, 1), bits)
+            positions.append((keep_or_limit, (self.a[bit], limit, self.saturate, ONE)))
+        sums = carry_chain(m, positions)
         m.d.comb += [self.o[bit].eq(sums[bit + 1]) for bit in range(self._width)]
         return m

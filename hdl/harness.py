@@ -1,0 +1,59 @@
+"""A top level that puts registers on every port of a unit, so that a timing report is about the unit."""
+
+from typing import Any
+
+from amaranth.back import rtlil
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.lib import wiring
+
+from hdl.ecp5.platform import Ecp5Target
+
+
+class Harness(Elaboratable):
+    """`unit` between a shift register for its inputs and registers, marked `keep`, for its outputs.
+
+    Three pins: clk, rst, data. The harness is made of flip-flops only: `flip_flops` of them and no look-up
+    table, so the look-up tables of a report are the unit's.
+    """
+
+    def __init__(self, unit: wiring.Component) -> None:
+        self._unit = unit
+        self.clk, self.rst, self.data = Signal(), Signal(), Signal()
+        self._inputs: list[Any] = []
+        self._outputs: list[Any] = []
+        for _, member, value in unit.signature.flatten(unit):
+            (self._inputs if member.flow == wiring.In else self._outputs).append(value)
+        widths = [sum(_bits(value) for value in values) for values in (self._inputs, self._outputs)]
+        self._input_bits, self._output_bits = widths
+        self.flip_flops = sum(widths) + 1
+
+    def elaborate(self, platform: Any) -> Module:
+        """Shift data in, keep what comes out."""
+        m = Module()
+        m.domains.sync = sync = ClockDomain("sync")
+        m.domains.pins = pins = ClockDomain("pins", reset_less=True)
+        m.submodules.unit = self._unit
+        shift = Signal(max(self._input_bits, 1), name="stimulus")
+        reset = Signal(name="reset")
+        m.d.comb += [sync.clk.eq(self.clk), pins.clk.eq(self.clk), sync.rst.eq(reset)]
+        m.d.pins += [reset.eq(self.rst), shift.eq((shift << 1) | self.data)]
+        start = 0
+        for value in self._inputs:
+            m.d.comb += _plain(value).eq(shift[start : start + _bits(value)])
+            start += _bits(value)
+        for index, value in enumerate(self._outputs):
+            kept = Signal(_bits(value), name=f"kept{index}", attrs={"keep": 1})
+            m.d.pins += kept.eq(_plain(value))
+        return m
+
+    def rtlil(self) -> str:
+        """The harness with its unit elaborated for ECP5, as RTLIL with top module `top`."""
+        return rtlil.convert(self, name="top", platform=Ecp5Target(), ports=[self.clk, self.rst, self.data])
+
+
+def _plain(value: Any) -> Any:
+    return value.as_value() if hasattr(value, "as_value") else value
+
+
+def _bits(value: Any) -> int:
+    return len(_plain(value))

@@ -1,0 +1,124 @@
+"""What `python -m hdl synth` can synthesize on its own: one entry per unit."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from amaranth.lib import wiring
+
+from hdl.array.adder_tree import AdderTree
+from hdl.array.geometry import PRESETS, ArrayGeometry
+from hdl.array.loader import TableLoader
+from hdl.array.product_table import ProductTables
+from hdl.matmul import Matmul, MultiplyAccumulate
+from hdl.rescale import GroupRescale
+from sim.contract.errors import UserError
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A synthesizable unit.
+
+    about: one line. build: makes the component; its keyword arguments, all with integer or text defaults, are
+    the unit's parameters. macs: multiply-accumulates per cycle from the same arguments, None where that means
+    nothing.
+    """
+
+    about: str
+    build: Callable[..., wiring.Component]
+    macs: Callable[..., int] | None = None
+
+    @property
+    def parameters(self) -> dict[str, int | str]:
+        """Parameter names and defaults."""
+        return {name: parameter.default for name, parameter in inspect.signature(self.build).parameters.items()}
+
+
+def geometry(
+    *,
+    preset: str = "",
+    rows: int = 32,
+    columns: int = 8,
+    loader_rows: int = 16,
+    table_bits: int = 8,
+    token_depth: int = 512,
+    codebooks: int = 16,
+    column_group: int = 4,
+) -> ArrayGeometry:
+    """A geometry by preset name, or from its numbers when `preset` is empty."""
+    if preset:
+        if preset not in PRESETS:
+            raise ValueError(f"preset={preset} must be one of {', '.join(PRESETS)}; nearest valid value: small")
+        return PRESETS[preset]
+    return ArrayGeometry(
+        rows=rows,
+        columns=columns,
+        loader_rows=loader_rows,
+        table_bits=table_bits,
+        token_depth=token_depth,
+        codebooks=codebooks,
+        column_group=column_group,
+    )
+
+
+def _with_geometry(component: Callable[[ArrayGeometry], wiring.Component]) -> Callable[..., wiring.Component]:
+    """A builder that takes the parameters of `geometry`."""
+
+    def build(**parameters: Any) -> wiring.Component:
+        return component(geometry(**parameters))
+
+    build.__signature__ = inspect.signature(geometry)  # type: ignore[attr-defined]
+    return build
+
+
+def _macs(**parameters: Any) -> int:
+    return geometry(**parameters).macs
+
+
+def _adder_tree(inputs: int = 64, width: int = 8) -> AdderTree:
+    return AdderTree(inputs=inputs, width=width)
+
+
+def _product_table(rows: int = 16, columns: int = 4, loader_rows: int = 8, table_bits: int = 8) -> ProductTables:
+    return ProductTables(rows=rows, columns=columns, loader_rows=loader_rows, table_bits=table_bits)
+
+
+UNITS: Final[dict[str, Unit]] = {
+    "array": Unit(
+        "everything that makes a multiply-accumulate: tables, trees, loader, group rescale with accumulators",
+        _with_geometry(MultiplyAccumulate),
+        _macs,
+    ),
+    "matmul": Unit("array with command sequencer and output FIFO", _with_geometry(Matmul), _macs),
+    "loader": Unit("codebook memory, sweep counter and running adders", _with_geometry(TableLoader)),
+    "rescale": Unit("multipliers, token memories, accumulators and rounding", _with_geometry(GroupRescale)),
+    "adder_tree": Unit("one column's pipelined adder tree", _adder_tree),
+    "product_table": Unit("product tables of one column group", _product_table),
+}
+"""Units by name."""
+
+
+def build_unit(name: str, parameters: Mapping[str, str]) -> tuple[wiring.Component, int | None]:
+    """(component, multiply-accumulates per cycle or None) of unit `name` with parameters as typed by a user.
+
+    Raises UserError for an unknown unit, an unknown parameter, a value that is no integer or one out of range.
+    """
+    if name not in UNITS:
+        raise UserError(f"there is no unit {name!r}; choose one of {', '.join(UNITS)}")
+    unit = UNITS[name]
+    values: dict[str, int | str] = {}
+    for key, text in parameters.items():
+        if key not in unit.parameters:
+            raise UserError(f"unit {name} has no parameter {key!r}; it has {', '.join(unit.parameters)}")
+        if isinstance(unit.parameters[key], str):
+            values[key] = text
+            continue
+        try:
+            values[key] = int(text, 0)
+        except ValueError as error:
+            raise UserError(f"parameter {key}={text} of unit {name} must be an integer") from error
+    try:
+        return unit.build(**values), unit.macs(**values) if unit.macs else None
+    except ValueError as error:
+        raise UserError(f"unit {name}: {error}") from error
