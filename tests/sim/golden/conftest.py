@@ -2,7 +2,7 @@
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -229,6 +229,36 @@ class RangeRecorder(Parameters):
         tokens = x.reshape(-1, x.shape[-1])
         self.ranges[name] = (tokens.min(axis=0), tokens.max(axis=0), float(np.abs(y).max()))
         return y
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twins(Parameters):
+    """Runs each quantized layer, and beside it the float layer it stands for, on the same input.
+
+    floats: parameters of the float model. errors: per layer, mean squared difference over the float variance.
+    """
+
+    floats: Parameters
+    errors: dict[str, float] = field(default_factory=dict)
+
+    def linear(self, name: str, x: Array) -> Array:
+        y = super().linear(name, x)
+        if name in self.quantized:
+            exact = self.floats.linear(name, x)
+            self.errors[name] = float(np.square(y - exact).mean() / exact.var())
+        return y
+
+
+@pytest.fixture(scope="session")
+def with_twins() -> Callable[[GoldenModel, Parameters], tuple[GoldenModel, dict[str, float]]]:
+    """Makes of a quantized model and its float parameters a model that compares them, and its table of errors."""
+
+    def make(model: GoldenModel, floats: Parameters) -> tuple[GoldenModel, dict[str, float]]:
+        source = model.parameters
+        twins = Twins(tensors=source.tensors, quantized=source.quantized, floats=floats)
+        return GoldenModel(twins, model.architecture), twins.errors
+
+    return make
 
 
 def round_to_nearest(name: str, tensors: dict[str, Array], low: Array, high: Array, peak: float) -> QuantizedLinear:

@@ -52,13 +52,14 @@ def test_depthwise_convolution(rows: int, columns: int, stride: int) -> None:
     np.testing.assert_allclose(depthwise_3x3(x, weight, bias, stride), expected, rtol=1e-5, atol=5e-6)
 
 
-def test_depthwise_convolution_in_several_bands() -> None:
-    x = random(0, 80, 64, 32)
-    assert x.size > 2 * VALUES_PER_BAND
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_in_several_bands(stride: int) -> None:
+    x = random(0, 131, 130, 32)
+    assert x.size > 2 * stride**2 * VALUES_PER_BAND
     weight, bias = random(1, 32, 1, 3, 3), random(2, 32)
     parameters = (torch.from_numpy(weight), torch.from_numpy(bias))
-    expected = channel_last(functional.conv2d(channel_first(x), *parameters, padding=1, groups=32))
-    np.testing.assert_allclose(depthwise_3x3(x, weight, bias), expected, rtol=1e-5, atol=5e-6)
+    expected = channel_last(functional.conv2d(channel_first(x), *parameters, stride=stride, padding=1, groups=32))
+    np.testing.assert_allclose(depthwise_3x3(x, weight, bias, stride), expected, rtol=1e-5, atol=5e-6)
 
 
 def test_im2col_times_a_kernel_is_the_convolution() -> None:

@@ -1,8 +1,10 @@
 """One golden run of the real exported model on the retina picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,34 +13,15 @@ from numpy.typing import NDArray
 from sim.assets import RETINA_BOX, retina_picture
 from sim.contract.linear import QuantizedLinear
 from sim.golden import GoldenModel, Segmentation
-from sim.golden.parameters import Parameters
 from sim.picture import intersection_over_union, load_picture
 
 TOKENS = 3
 """Tokens of each layer whose results are computed again from the definition."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Twins(Parameters):
-    """Runs each quantized layer, and beside it the float layer it stands for, on the same input.
-
-    floats: parameters of the float model. errors: per layer, mean squared difference over the float variance.
-    """
-
-    floats: Parameters
-    errors: dict[str, float]
-
-    def linear(self, name: str, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        y = super().linear(name, x)
-        if name in self.quantized:
-            exact = self.floats.linear(name, x)
-            self.errors[name] = float(np.square(y - exact).mean() / exact.var())
-        return y
-
-
 @dataclass(frozen=True)
 class RetinaRun:
-    """layers: of the model. samples: per layer TOKENS codes and wide results. errors: see Twins."""
+    """samples: per layer TOKENS codes and wide results. errors: per layer, against its float twin."""
 
     layers: dict[str, QuantizedLinear]
     samples: dict[str, tuple[NDArray[np.uint8], NDArray[np.int16]]]
@@ -48,12 +31,9 @@ class RetinaRun:
 
 
 @pytest.fixture(scope="module")
-def retina_run(exported_model: Path, float_model: GoldenModel) -> RetinaRun:
+def retina_run(exported_model: Path, float_model: GoldenModel, with_twins: Callable[..., Any]) -> RetinaRun:
     picture = load_picture(retina_picture())
-    model = GoldenModel.from_folder(exported_model)
-    tensors, layers = model.parameters.tensors, dict(model.parameters.quantized)
-    errors: dict[str, float] = {}
-    twins = Twins(tensors=tensors, quantized=layers, floats=float_model.parameters, errors=errors)
+    model, errors = with_twins(GoldenModel.from_folder(exported_model), float_model.parameters)
     samples = {}
     rng = np.random.default_rng(11)
 
@@ -63,10 +43,10 @@ def retina_run(exported_model: Path, float_model: GoldenModel) -> RetinaRun:
         samples[name] = (flat_codes[chosen], flat_wide[chosen])
 
     return RetinaRun(
-        layers=layers,
+        layers=dict(model.parameters.quantized),
         samples=samples,
         errors=errors,
-        result=GoldenModel(twins, model.architecture).segment(picture, RETINA_BOX, sample),
+        result=model.segment(picture, RETINA_BOX, sample),
         float_result=float_model.segment(picture, RETINA_BOX),
     )
 
