@@ -187,7 +187,11 @@ class LinkClient:
         if status != Status.OK:
             return LINK_SEQUENCE, status, b""
         sequence, kind, body = unpack_packet(packet)
-        return sequence, Status(kind), body
+        try:
+            return sequence, Status(kind), body
+        except ValueError as error:
+            message = f"the board answered {opcode.name} with status {kind}, which this host does not know"
+            raise LinkError(message) from error
 
     def recover(self) -> None:
         """Bring the board back to idle after a fault: finish its command with zeros and throw its results away.
@@ -201,12 +205,12 @@ class LinkClient:
         zeros = self._zero_transfers()
         # A command needs at most its scale, bias, weights, and token_depth codes.
         for _ in range(4 + self.identity.loader_rows + self.identity.token_depth):
-            for request in zeros:
-                self._attempt(request)
             while self._attempt(self._read_request(1)):
                 pass
             if self._identify().idle:
                 return
+            for request in zeros:
+                self._attempt(request)
         raise LinkError("the board stays busy; load its bitstream again")
 
     def _attempt(self, request: Request) -> bytes:

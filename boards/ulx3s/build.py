@@ -115,7 +115,7 @@ def build(
     seconds["elaborate"] = round(time.monotonic() - start, 1)
     heartbeat.done("elaborate", seconds["elaborate"])
 
-    step("synthesize", yosys, "-l", "yosys.log", "-q", "synthesize.ys")
+    step("synthesize", yosys, "synthesize.ys")
     command: list[str | Path] = [nextpnr, option, "--package", "CABGA381", "--speed", "6"]
     command += ["--json", "top.json", "--lpf", "top.lpf", "--freq", f"{pll.output_mhz:g}", "--seed", str(seed)]
     if pack_only:

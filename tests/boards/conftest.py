@@ -41,7 +41,7 @@ class SimulatedBoard:
     """Transport to a LinkedArray: ``read`` lets the simulated time pass, at most ``patience`` cycles for a byte.
 
     ``damage`` maps the number of a byte sent to a bit of it that is flipped on the way; ``lost`` holds numbers of
-    bytes that never arrive.
+    bytes that never arrive. ``tap`` collects what is sent.
     """
 
     def __init__(self, geometry: ArrayGeometry = PRESETS["tiny"], *, watchdog: int = 1500, patience: int = 12000):
@@ -49,6 +49,7 @@ class SimulatedBoard:
         self.patience = patience
         self.damage: dict[int, int] = {}
         self.lost: set[int] = set()
+        self.tap: bytearray | None = None
         self.sent = 0
         self.cycles = 0
         self._outgoing: deque[int] = deque()
@@ -77,6 +78,8 @@ class SimulatedBoard:
                 self._incoming.append(byte)
 
     def write(self, data: bytes) -> int:
+        if self.tap is not None:
+            self.tap += data
         for byte in data:
             if self.sent not in self.lost:
                 self._outgoing.append(byte ^ (1 << self.damage[self.sent] if self.sent in self.damage else 0))
