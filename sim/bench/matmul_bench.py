@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -89,11 +90,17 @@ def compile_matmul(
     visible: (module, name) of signals and memories that a `Flip` may change. mutate: changes the Verilog first,
     to make a faulty array. cache_folder, errors: see `compile_model`.
     """
-    array = Matmul(geometry)
-    source = verilog_of(array, TOP)
+    array, source = _array_and_verilog(geometry)
     if mutate is not None:
         source = mutate(source)
     return CompiledMatmul(array, compile_model(source, TOP, visible=visible, cache_folder=cache_folder))
+
+
+@cache
+def _array_and_verilog(geometry: ArrayGeometry) -> tuple[Matmul, str]:
+    """Seconds of work for a large array, so done once per process."""
+    array = Matmul(geometry)
+    return array, verilog_of(array, TOP)
 
 
 def run_layers(

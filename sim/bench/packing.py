@@ -40,8 +40,8 @@ def _to_bits(layout: ShapeLike, values: "Fields | ArrayLike") -> NDArray[np.uint
     if isinstance(layout, data.ArrayLayout):
         if array.ndim < 2 or array.shape[1] != layout.length:
             raise ValueError(f"this payload has {layout.length} elements a transfer, values have shape {array.shape}")
-        inner = _to_bits(layout.elem_shape, array.reshape(-1, *array.shape[2:]))
-        return inner.reshape(array.shape[0], -1)
+        inner = _to_bits(layout.elem_shape, array.reshape(array.shape[0] * layout.length, *array.shape[2:]))
+        return inner.reshape(array.shape[0], layout.length * inner.shape[1])
     shape = Shape.cast(layout)
     if array.ndim != 1:
         raise ValueError(f"{shape!r} takes one integer a transfer, values have shape {array.shape}")
@@ -54,7 +54,7 @@ def _to_bits(layout: ShapeLike, values: "Fields | ArrayLike") -> NDArray[np.uint
 def _from_bits(layout: ShapeLike, bits: NDArray[np.uint8]) -> NDArray[np.int64]:
     if isinstance(layout, data.ArrayLayout):
         width = Shape.cast(layout.elem_shape).width
-        inner = _from_bits(layout.elem_shape, bits.reshape(-1, width))
+        inner = _from_bits(layout.elem_shape, bits.reshape(bits.shape[0] * layout.length, width))
         return inner.reshape(bits.shape[0], layout.length, *inner.shape[1:])
     shape = Shape.cast(layout)
     weights = np.int64(1) << np.arange(shape.width, dtype=np.int64)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -70,6 +71,9 @@ def test_pack_places_the_first_element_in_the_lowest_bits_and_unpack_reverses_it
     values = np.random.default_rng(0).integers(-8, 8, (9, 5))
     weights = data.ArrayLayout(signed(4), 5)
     assert np.array_equal(unpack(weights, pack(weights, values)), values)
+    nothing = np.zeros((0, 5), np.int64)
+    assert pack(weights, nothing).shape == (0, payload_bytes(weights))
+    assert unpack(weights, pack(weights, nothing)).shape == (0, 5)
     with pytest.raises(ValueError, match="do not fit"):
         pack(weights, values + 8)
     with pytest.raises(ValueError, match="5 elements"):
@@ -128,24 +132,47 @@ def test_a_second_compilation_comes_from_the_cache(keeper: VerilatedModel) -> No
     assert (again.folder, again.compile_seconds) == (keeper.folder, 0.0)
 
 
-def _compile_in(folder: Path, source: str, answers: "multiprocessing.SimpleQueue[tuple[str, float]]") -> None:
-    model = compile_model(source, "keeper", cache_folder=folder)
-    answers.put((str(model.folder), model.compile_seconds))
+def _compile_in(folder: Path) -> None:
+    """compile_model with a compiler that takes a second and leaves a line per call."""
+
+    def slow_compiler(_source: str, top: str, _control: str, scratch: Path) -> Path:
+        with (folder / "calls").open("a") as calls:
+            calls.write("compiled\n")
+        time.sleep(1)
+        whole = scratch / "whole"
+        whole.mkdir()
+        (whole / top).write_text("binary")
+        return whole
+
+    verilator._compile = slow_compiler
+    model = compile_model("module late; endmodule", "late", cache_folder=folder)
+    assert (model.folder / "late").read_text() == "binary"
 
 
-def test_two_processes_at_once_compile_one_model(tmp_path: Path) -> None:
+def test_processes_that_want_one_model_compile_it_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.SimpleQueue[tuple[str, float]] = context.SimpleQueue()
-    source = verilog_of(Keeper(), "keeper")
-    processes = [context.Process(target=_compile_in, args=(tmp_path, source, answers)) for _ in range(2)]
+    processes = [context.Process(target=_compile_in, args=(tmp_path,)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-    first, second = answers.get(), answers.get()
-    assert first[0] == second[0]
-    assert sorted(seconds > 0 for _, seconds in (first, second)) == [False, True]
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".lock"]
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / "calls").read_text() == "compiled\n"
+    assert sorted(path.suffix for path in tmp_path.iterdir() if path.name != "calls") == ["", ".lock"]
+
+
+def test_a_failed_compilation_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking_compiler(_source: str, _top: str, _control: str, scratch: Path) -> Path:
+        (scratch / "half").write_text("a half-written model")
+        raise BenchError("out of memory")
+
+    with monkeypatch.context() as patched, pytest.raises(BenchError, match="out of memory"):
+        patched.setattr(verilator, "_compile", breaking_compiler)
+        compile_model("module late; endmodule", "late", cache_folder=tmp_path)
+    process = multiprocessing.get_context("spawn").Process(target=_compile_in, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_broken_verilog_shows_the_end_of_the_log_and_leaves_nothing(tmp_path: Path) -> None:
