@@ -14,16 +14,17 @@ def round_half_even_shift(value: NDArray[np.int64], shift: int) -> NDArray[np.in
 
     `value`: int64 of any shape, at most 62 bits; `shift`: 0..61. Returns int64 of the same shape.
 
-    Hardware form: floor (an arithmetic shift) plus a carry that is set when the remainder is over one
-    half, or exactly one half while the floor is odd.
+    Adding one half less one unit, and one more unit when the floor is odd, before an arithmetic shift carries
+    exactly when the remainder is over one half, or is one half while the floor is odd.
     """
     if shift == 0:
         return value
-    floor = value >> shift
-    remainder = value - (floor << shift)
-    half = np.int64(1) << np.int64(shift - 1)
-    carry = (remainder > half) | ((remainder == half) & ((floor & 1) == 1))
-    return floor + carry.astype(np.int64)
+    rounded = value >> shift
+    rounded &= 1
+    rounded += (1 << (shift - 1)) - 1
+    rounded += value
+    rounded >>= shift
+    return rounded
 
 
 def saturate(value: NDArray[np.int64], bits: int) -> NDArray[np.int64]:

@@ -33,5 +33,11 @@ def nearest_code(value: NDArray[np.float32], levels: NDArray[np.int8]) -> NDArra
     Of codes with equal levels the first one is used.
     """
     distinct, first_code = np.unique(levels.astype(np.int64), return_index=True)
-    thresholds = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32)
-    return first_code.astype(np.uint8)[np.searchsorted(thresholds, value, side="left")]
+    thresholds = (distinct[1:] + distinct[:-1]) / 2
+    # Thresholds are multiples of one half, so the half step a value lies in decides its level.
+    half_steps = (np.arange(4 * LEVEL_MAX + 2) - 2 * LEVEL_MAX) / 2
+    table = first_code.astype(np.uint8)[np.searchsorted(thresholds, half_steps, side="left")]
+    half_step = np.ceil(value * 2)
+    half_step += 2 * LEVEL_MAX
+    np.clip(half_step, 0, len(table) - 1, out=half_step)
+    return table[half_step.astype(np.uint8)]
