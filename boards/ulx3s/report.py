@@ -1,17 +1,16 @@
 """What a build used and reached: read from the tools' own reports, judged, printed."""
 
 import json
-import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hdl.synth import critical_path, utilization_of_log
 from sim.contract.errors import UserError
 
 __all__ = [
     "RESOURCES",
     "ClockTiming",
-    "critical_path",
     "judge",
     "parse_timing",
     "parse_utilization",
@@ -19,14 +18,8 @@ __all__ = [
     "render",
 ]
 
-RESOURCES: Final = {
-    "comb": "TRELLIS_COMB",
-    "ff": "TRELLIS_FF",
-    "ramw": "TRELLIS_RAMW",
-    "dp16kd": "DP16KD",
-    "mult18x18d": "MULT18X18D",
-}
-"""Our name of a resource, and that of place and route."""
+RESOURCES: Final = {"comb": "comb", "ff": "ff", "ramw": "ramw", "dp16kd": "bram", "mult18x18d": "dsp"}
+"""Resources of a report, each with the name that :mod:`hdl.synth` counts it under."""
 
 SCHEMA_VERSION: Final = 1
 
@@ -50,14 +43,8 @@ def parse_utilization(log: str) -> dict[str, dict[str, int]]:
 
     Raises UserError when a resource of :data:`RESOURCES` is not in the log.
     """
-    found: dict[str, dict[str, int]] = {}
-    for name, cell in RESOURCES.items():
-        lines = re.findall(rf"^Info:\s+{cell}:\s+(\d+)/\s*(\d+)", log, re.MULTILINE)
-        if not lines:
-            raise UserError(f"the log of place and route does not count {cell}; it stopped before packing")
-        used, available = lines[-1]
-        found[name] = {"used": int(used), "available": int(available)}
-    return found
+    used, available = utilization_of_log(log)
+    return {name: {"used": used[cell], "available": available[cell]} for name, cell in RESOURCES.items()}
 
 
 def parse_timing(report: dict[str, Any], *, target_mhz: float) -> list[ClockTiming]:
@@ -76,20 +63,6 @@ def parse_timing(report: dict[str, Any], *, target_mhz: float) -> list[ClockTimi
     return clocks
 
 
-def critical_path(report: dict[str, Any], clock: str) -> list[str]:
-    """The slowest register-to-register path of ``clock``, one line per step, times in ns."""
-    edge = f"posedge {clock}"
-    for path in report.get("critical_paths", []):
-        if path.get("from") == edge and path.get("to") == edge:
-            lines, total = [], 0.0
-            for step in path["path"]:
-                total += step["delay"]
-                name = step.get("net") or step["to"]["cell"]
-                lines.append(f"{total:7.2f} ns  +{step['delay']:5.2f}  {step['type']:8s}  {name}")
-            return lines
-    return []
-
-
 def judge(clocks: list[ClockTiming], report: dict[str, Any]) -> tuple[str, list[str]] | None:
     """None when every clock is met; otherwise the line that says by how much not, and the critical path."""
     missed = [clock for clock in clocks if not clock.met]
@@ -101,7 +74,7 @@ def judge(clocks: list[ClockTiming], report: dict[str, Any]) -> tuple[str, list[
         f"clock {worst.name} reaches {worst.reached_mhz:.2f} MHz, {short:.2f} MHz ({short / worst.constraint_mhz:.1%}) "
         f"short of its target {worst.constraint_mhz:g} MHz; try another --seed or a lower --freq"
     )
-    return line, critical_path(report, worst.name)
+    return line, critical_path(report)
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -123,9 +96,9 @@ def render(report: dict[str, Any]) -> str:
     """The report as lines for a person."""
     lines = [
         f"preset {report['preset']}: {report['geometry']['rows']} x {report['geometry']['columns']} array, "
-        f"{report['macs_per_cycle']} MAC per cycle, {report['device']}, seed {report['seed']}"
+        f"{report['macs_per_cycle']} MAC per cycle, LFE5U-{report['device']}, seed {report['seed']}"
     ]
-    for name, counts in ((name, report[name]) for name in RESOURCES):
+    for name, counts in report["resources"].items():
         share = counts["used"] / counts["available"]
         lines.append(f"  {name:12s}{counts['used']:8d} of {counts['available']:6d}  {share:6.1%}")
     if report["reached_mhz"] is None:

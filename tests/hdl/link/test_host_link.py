@@ -17,6 +17,7 @@ from hdl.link.host_link import HostLink
 from hdl.link.protocol import BODY_BYTES, Command, Counters, Identity, Opcode, Status, pack_packet, unpack_packet
 
 ROWS, COLUMNS, LOADER_ROWS, CODEBOOKS, STEPS = 6, 3, 3, 4, 5
+PATIENCE = 8000  # cycles; the longest frame is carried out in fewer
 SILENCE = 2500  # cycles; a longest frame needs fewer from its first byte to its reply
 
 
@@ -101,7 +102,12 @@ class Bench:
             ctx.set(link.i.valid, 1)
             for byte in wire:
                 ctx.set(link.i.payload, byte if isinstance(byte, dict) else {"data": byte, "error": 0})
-                await ctx.tick().until(link.i.ready)
+                for _ in range(PATIENCE):
+                    _, _, taken = await ctx.tick().sample(link.i.ready)
+                    if taken:
+                        break
+                else:
+                    raise AssertionError(f"the link took no byte for {PATIENCE} cycles: it hangs")
             ctx.set(link.i.valid, 0)
             state["sent"] = True
 
