@@ -34,7 +34,7 @@ class Harness(Elaboratable):
         m.domains.pins = pins = ClockDomain("pins", reset_less=True)
         m.submodules.unit = self._unit
         shift = Signal(max(self._input_bits, 1), name="stimulus")
-        reset = Signal(name="reset")
+        reset = Signal(name="reset", attrs={"keep": 1})
         m.d.comb += [sync.clk.eq(self.clk), pins.clk.eq(self.clk), sync.rst.eq(reset)]
         m.d.pins += [reset.eq(self.rst), shift.eq((shift << 1) | self.data)]
         start = 0

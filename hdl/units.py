@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """What `python -m hdl synth` can synthesize on its own: one entry per unit."""
 
 import inspect

@@ -26,6 +26,9 @@ __all__ = ["ProductSweep", "TableLoader", "codebook_word_layout", "sweep_program
 WEIGHT_BITS = 4
 """Signed width of a weight."""
 
+LANES_PER_CHAIN = 2
+"""Running adders that share a carry chain, which fills its cells without making it long."""
+
 
 def weights_layout(geometry: ArrayGeometry) -> data.ArrayLayout:
     """One transfer of weights: [loader row][column]."""
@@ -85,24 +88,25 @@ class ProductSweep(wiring.Component):
         m.d.sync += [enable.eq(control.enable), code.eq(control.code)]
         m.d.comb += [self.write.enable.eq(enable), self.write.code.eq(code)]
         for row in range(geometry.loader_rows):
-            for column in range(geometry.column_group):
-                name = f"{row}_{column}"
-                weight = Signal(signed(WEIGHT_BITS), name=f"weight{name}", reset_less=True)
-                product = Signal(signed(geometry.table_bits), name=f"product{name}", reset_less=True)
-                adder = AddSubtract(width=geometry.table_bits, b_width=WEIGHT_BITS)
-                m.submodules[f"adder{name}"] = adder
-                m.d.comb += [
-                    adder.a.eq(product),
-                    adder.b.eq(weight),
-                    adder.subtract.eq(control.subtract),
-                    self.write.products[row][column].eq(product),
-                ]
-                with m.If(control.capture):
-                    m.d.sync += weight.eq(self.weights[row][column])
-                with m.If(control.clear):
-                    m.d.sync += product.eq(0)
-                with m.Elif(control.advance):
-                    m.d.sync += product.eq(adder.o)
+            for start in range(0, geometry.column_group, LANES_PER_CHAIN):
+                columns = range(start, min(start + LANES_PER_CHAIN, geometry.column_group))
+                adder = AddSubtract(width=geometry.table_bits, b_width=WEIGHT_BITS, lanes=len(columns))
+                m.submodules[f"adder{row}_{start}"] = adder
+                m.d.comb += adder.subtract.eq(control.subtract)
+                for lane, column in enumerate(columns):
+                    weight = Signal(signed(WEIGHT_BITS), name=f"weight{row}_{column}", reset_less=True)
+                    product = Signal(signed(geometry.table_bits), name=f"product{row}_{column}", reset_less=True)
+                    m.d.comb += [
+                        adder.a[lane].eq(product),
+                        adder.b[lane].eq(weight),
+                        self.write.products[row][column].eq(product),
+                    ]
+                    with m.If(control.capture):
+                        m.d.sync += weight.eq(self.weights[row][column])
+                    with m.If(control.clear):
+                        m.d.sync += product.eq(0)
+                    with m.Elif(control.advance):
+                        m.d.sync += product.eq(adder.o[lane])
         return m
 
 

@@ -10,8 +10,8 @@ and put selections in front of an adder into the adder's own cells.
 from collections.abc import Callable
 from typing import Any
 
-from amaranth.hdl import Const, Elaboratable, Instance, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from amaranth.hdl import Const, Elaboratable, Instance, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.ecp5.platform import is_ecp5
@@ -154,38 +154,56 @@ class SignedAdder(wiring.Component):
 
 
 class AddSubtract(wiring.Component):
-    """`o = a + b`, or `a - b` with `subtract`; combinational, modulo 2**width; b is sign-extended.
+    """`o[k] = a[k] + b[k]`, or `a[k] - b[k]` with `subtract`, for every lane k; combinational, modulo 2**width.
 
-    On ECP5 width + 1 look-up tables, rounded up to even; inversion and carry for the subtraction cost none.
+    b is signed. On ECP5 lanes * (width + 1) look-up tables, rounded up to even: inversion and carry for the
+    subtraction cost none, and lanes share a chain so that an odd width + 1 wastes nothing in pairs.
+    Raises ValueError when b_width is outside 2..width or lanes below 1.
     """
 
-    def __init__(self, *, width: int, b_width: int) -> None:
+    def __init__(self, *, width: int, b_width: int, lanes: int = 1) -> None:
         if not 2 <= b_width <= width:
-            raise ValueError(f"b_width {b_width} must be in 2..width={width}; nearest valid: {width}")
-        self._width = width
-        super().__init__({"a": In(width), "b": In(b_width), "subtract": In(1), "o": Out(width)})
+            raise ValueError(f"b_width={b_width} must be in 2..width={width}; nearest valid value: {width}")
+        if lanes < 1:
+            raise ValueError(f"lanes={lanes} must be at least 1; nearest valid value: 1")
+        self._width, self._lanes = width, lanes
+        super().__init__(
+            {
+                "a": In(data.ArrayLayout(unsigned(width), lanes)),
+                "b": In(data.ArrayLayout(signed(b_width), lanes)),
+                "subtract": In(1),
+                "o": Out(data.ArrayLayout(unsigned(width), lanes)),
+            }
+        )
 
-    def model(self, a: int, b: int, subtract: bool) -> int:
-        """The output for a in 0..2**width-1 and signed b."""
-        return (a - b if subtract else a + b) % (1 << self._width)
+    @staticmethod
+    def model(a: int, b: int, subtract: bool, width: int) -> int:
+        """One lane's output for a in 0..2**width-1 and signed b."""
+        return (a - b if subtract else a + b) % (1 << width)
 
     def elaborate(self, platform: Any) -> Elaboratable:
         """Portable Amaranth, or CCU2C cells."""
         m = Module()
         if not is_ecp5(platform):
-            b = self.b.as_signed()
-            m.d.comb += self.o.eq(self.a.as_signed() + Mux(self.subtract, ~b, b) + self.subtract)
+            for lane in range(self._lanes):
+                a, b = self.a[lane], self.b[lane]
+                m.d.comb += self.o[lane].eq(Mux(self.subtract, a - b, a + b))
             return m
 
         def add_or_subtract(a: int, b: int, c: int, d: int) -> int:
             return a ^ b ^ c if d else a
 
-        positions = [carry_into_chain(self.subtract)]
-        for bit in range(self._width):
-            operand = self.b[min(bit, len(self.b) - 1)]
-            positions.append((add_or_subtract, (self.a[bit], operand, self.subtract, ONE)))
-        sums = carry_chain(m, positions)
-        m.d.comb += [self.o[bit].eq(sums[bit + 1]) for bit in range(self._width)]
+        positions: list[Position] = []
+        for lane in range(self._lanes):
+            # Starts the lane's carry anew, whatever the lane before it ended with.
+            positions.append(carry_into_chain(self.subtract))
+            for bit in range(self._width):
+                operand = self.b[lane][min(bit, len(self.b[lane]) - 1)]
+                positions.append((add_or_subtract, (self.a[lane][bit], operand, self.subtract, ONE)))
+        sums = iter(carry_chain(m, positions))
+        for lane in range(self._lanes):
+            next(sums)
+            m.d.comb += [self.o[lane][bit].eq(next(sums)) for bit in range(self._width)]
         return m
 
 

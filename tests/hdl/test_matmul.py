@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """Matmul against its model: every order of commands, every kind of stall, and the cycle formulas."""
 
 import numpy as np
