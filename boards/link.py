@@ -96,6 +96,8 @@ class LinkClient:
         self.transport.write(bytes([cobs.DELIMITER]))
         self.identity = self._identify(first=True)
         self._window = self.identity.receive_bytes
+        # Whether no command or result of an earlier layer, or of an earlier client, is left on the board.
+        self._settled = bool(self.identity.idle)
 
     @property
     def geometry(self) -> ArrayGeometry:
@@ -208,6 +210,7 @@ class LinkClient:
             while self._attempt(self._read_request(1)):
                 pass
             if self._identify().idle:
+                self._settled = True
                 return
             for request in zeros:
                 self._attempt(request)
@@ -256,13 +259,16 @@ class LinkClient:
         attempts_left = self.retries
         while True:
             try:
+                if not self._settled:
+                    self.recover()
+                self._settled = False
                 results = [self._run_phase(phase) for phase in phases]
+                self._settled = True
                 return assemble(phases, results, (codes.shape[0], layer.out_features))
             except LinkError:
                 if attempts_left == 0:
                     raise
                 attempts_left -= 1
-                self.recover()
 
     def _run_phase(self, phase: Phase) -> NDArray[np.int16]:
         expected = phase.output_transfers

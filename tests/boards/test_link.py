@@ -108,9 +108,12 @@ def test_a_client_takes_over_from_one_that_died_in_a_frame_and_in_a_command(
     layer, codes = layer_of(16, 4, seed=9), codes_of(2, 16, seed=10)
     board = simulated_board(watchdog=150, patience=1200)
     first = LinkClient(board)
-    first.exchange([(Opcode.COMMAND, Command.load(0, load_bias=True).pack())])
+    first.run_linear(codes, layer)
+    # A RUN of three tokens of which one was sent: its result waits, the other two never come.
+    run = Command.run(3, first=True, last=True)
+    first.exchange([(Opcode.COMMAND, run.pack()), (Opcode.CODES, bytes(8))])
     board.write(b"\x09half a frame")
-    second = LinkClient(board)
+    second = LinkClient(board, retries=0)
     assert second.identity.idle == 0
     np.testing.assert_array_equal(second.run_linear(codes, layer), linear(codes, layer))
     assert second.counters().busy_replies > 0
