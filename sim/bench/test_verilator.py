@@ -135,7 +135,7 @@ def test_a_second_compilation_comes_from_the_cache(keeper: VerilatedModel) -> No
 def _compile_in(folder: Path) -> None:
     """compile_model with a compiler that takes a second and leaves a line per call."""
 
-    def slow_compiler(_source: str, top: str, _control: str, scratch: Path) -> Path:
+    def slow_compiler(source: str, top: str, control: str, scratch: Path) -> Path:
         with (folder / "calls").open("a") as calls:
             calls.write("compiled\n")
         time.sleep(1)
