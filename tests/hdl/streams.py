@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+PATIENCE = 5000
+"""Cycles without a transfer after which a test gives up."""
+
 
 async def send(ctx: Any, port: Any, payloads: Sequence[Any], *, rng: np.random.Generator, gap: float = 0.0) -> None:
     """Transfer the payloads in order; before each, with probability `gap` per cycle, wait a cycle."""
@@ -24,11 +27,15 @@ async def receive(
     if hold:
         await ctx.tick().repeat(hold)
     taken: list[Any] = []
+    waited = 0
     while len(taken) < count:
         ready = rng.random() >= stall
         ctx.set(port.ready, ready)
         _, _, valid, payload = await ctx.tick().sample(port.valid, port.payload)
+        waited += 1
         if ready and valid:
             taken.append(payload)
+            waited = 0
+        assert waited < PATIENCE, f"no transfer in {PATIENCE} cycles, {len(taken)} of {count} taken"
     ctx.set(port.ready, 0)
     return taken

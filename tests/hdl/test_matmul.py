@@ -56,6 +56,18 @@ def test_one_late_stream_changes_nothing(late: str) -> None:
     check(play(Matmul(GEOMETRY), random_program(GEOMETRY, 50), gaps={late: 0.95}))
 
 
+@pytest.mark.parametrize("late", ["i_scale", "i_bias"])
+def test_an_operand_that_is_still_being_taken_is_not_taken_twice(late: str) -> None:
+    # The sweep is over long before the operand comes, so the next LOAD starts while it is on its way to be taken.
+    rng = np.random.default_rng(12)
+    program = Program({0: UNIFORM})
+    for _ in range(4):
+        program.load(GEOMETRY, rng, codebook=0, bias=True)
+        program.load(GEOMETRY, rng, codebook=0, bias=late == "i_bias")
+        program.run(GEOMETRY, rng, 1)
+    check(play(Matmul(GEOMETRY), program, gaps={late: 0.985}))
+
+
 def test_output_held_for_ever_stops_the_codes_and_loses_nothing() -> None:
     rng = np.random.default_rng(3)
     program = Program({0: UNIFORM})
