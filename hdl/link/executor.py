@@ -40,7 +40,7 @@ class CommandExecutor(wiring.Component):
     ``watchdog`` above the time that the array needs by itself between two transfers (a sweep, or the drain
     of its pipeline: some hundred cycles), so that no offer is withdrawn while the array is answering it.
 
-    Latency of a request with n body bytes and k transfers: ``3 * n + 4 * k + (cycles the array
+    Latency of a request with n body bytes and k transfers: ``3 * n + 5 * k + (cycles the array
     makes each offer wait) + 13`` cycles at most before its reply starts.
 
     Parameters
@@ -93,6 +93,8 @@ class CommandExecutor(wiring.Component):
         timer = Signal(range(self.watchdog + 1))
         expired = Signal()  # timer has reached the watchdog count
         command_valid, steps_exceed, tokens_exceed = Signal(), Signal(), Signal()
+        unnamed, body_empty, body_word, body_tiny, fits, single, none_left = (Signal() for _ in range(7))
+        is_command, is_codebook, is_read = (Signal() for _ in range(3))
         fetched = Signal(8)
 
         ready = age == FETCH_CYCLES
@@ -103,6 +105,16 @@ class CommandExecutor(wiring.Component):
             fetched.eq(self.data),
             expired.eq(timer == self.watchdog),
             command_valid.eq(layout.command_valid(shift)),
+            unnamed.eq(sequence == LINK_SEQUENCE),
+            body_empty.eq(body == 0),
+            body_word.eq(body == 2),
+            body_tiny.eq(body <= 2),
+            fits.eq(body >= size),
+            single.eq(left == 1),
+            none_left.eq(left == 0),
+            is_command.eq(opcode == Opcode.COMMAND),
+            is_codebook.eq(opcode == Opcode.CODEBOOK),
+            is_read.eq(opcode == Opcode.READ),
             steps_exceed.eq(argument + left > layout.codebook_depth),
             tokens_exceed.eq((argument == 0) | (argument > layout.read_tokens)),
         ]
@@ -162,13 +174,13 @@ class CommandExecutor(wiring.Component):
                     m.d.sync += opcode.eq(fetched)
                     m.next = "DISPATCH"
             with m.State("DISPATCH"):
-                with m.If(sequence == LINK_SEQUENCE):
+                with m.If(unnamed):
                     finish(Status.OUT_OF_RANGE)
                 with m.Else(), m.Switch(opcode):
                     with m.Case(Opcode.IDENTIFY, Opcode.COUNTERS):
-                        finish(Mux(body == 0, Status.OK, Status.BAD_LENGTH))
+                        finish(Mux(body_empty, Status.OK, Status.BAD_LENGTH))
                     with m.Case(Opcode.READ):
-                        with m.If(body == 2):
+                        with m.If(body_word):
                             m.next = "ARGUMENT"
                         with m.Else():
                             finish(Status.BAD_LENGTH)
@@ -176,25 +188,28 @@ class CommandExecutor(wiring.Component):
                         with m.Case(code):
                             header = layout.header_bytes(code)
                             m.d.sync += [size.eq(transfer_bytes), body.eq(body - header)]
-                            with m.If(body <= header):
+                            with m.If(body_tiny if header else body_empty):
                                 finish(Status.BAD_LENGTH)
                             with m.Else():
                                 m.next = "COUNT"
                     with m.Default():
                         finish(Status.UNKNOWN_OPCODE)
             with m.State("COUNT"):
-                # Whole transfers only: found by subtracting, which costs a cycle for each.
-                with m.If(body == 0):
-                    with m.If((opcode == Opcode.COMMAND) & (left != 1)):
+                # Whole transfers only: found by subtracting, which costs two cycles for each.
+                m.next = "COUNTED"
+            with m.State("COUNTED"):
+                with m.If(body_empty):
+                    with m.If(is_command & ~single):
                         finish(Status.BAD_LENGTH)
-                    with m.Elif(opcode == Opcode.CODEBOOK):
+                    with m.Elif(is_codebook):
                         m.next = "ARGUMENT"
                     with m.Else():
                         m.next = "GATHER"
-                with m.Elif(body < size):
+                with m.Elif(~fits):
                     finish(Status.BAD_LENGTH)
                 with m.Else():
                     m.d.sync += [body.eq(body - size), left.eq(left + 1)]
+                    m.next = "COUNT"
                 m.d.sync += count.eq(size)
             with m.State("ARGUMENT"):
                 m.d.comb += take.eq(ready)
@@ -206,7 +221,7 @@ class CommandExecutor(wiring.Component):
                 m.next = "RANGE"
             with m.State("RANGE"):
                 m.d.sync += done.eq(0)
-                with m.If(opcode == Opcode.CODEBOOK):
+                with m.If(is_codebook):
                     with m.If(steps_exceed):
                         finish(Status.OUT_OF_RANGE)
                     with m.Else():
@@ -227,7 +242,7 @@ class CommandExecutor(wiring.Component):
             with m.State("SETTLE"):
                 m.next = "JUDGE"
             with m.State("JUDGE"):
-                with m.If((opcode == Opcode.COMMAND) & ~command_valid):
+                with m.If(is_command & ~command_valid):
                     finish(Status.OUT_OF_RANGE)
                 with m.Else():
                     m.next = "OFFER"
@@ -236,7 +251,7 @@ class CommandExecutor(wiring.Component):
                 m.d.sync += [timer.eq(timer + 1), count.eq(size)]
                 with m.If(accepted):
                     m.d.sync += [done.eq(done + 1), left.eq(left - 1), argument.eq(argument + 1)]
-                    with m.If(left == 1):
+                    with m.If(single):
                         finish(Status.OK)
                     with m.Else():
                         m.next = "GATHER"
@@ -269,7 +284,7 @@ class CommandExecutor(wiring.Component):
                     m.d.comb += [self.o.p.data.eq(shift[:8]), self.o.valid.eq(1)]
                     with m.If(self.o.ready):
                         m.d.sync += [shift.eq(advance), count.eq(count - 1), timer.eq(0)]
-                with m.Elif((opcode == Opcode.READ) & (left != 0) & ~expired):
+                with m.Elif(is_read & ~none_left & ~expired):
                     m.d.comb += self.i_results.ready.eq(1)
                     m.d.sync += timer.eq(timer + 1)
                     with m.If(self.i_results.valid):
