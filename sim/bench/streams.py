@@ -20,8 +20,8 @@ class StreamRuleError(AssertionError):
 class Source:
     """Feeds the stream port `name` of `dut` with `payloads`, in order.
 
-    gap: probability that the source waits a cycle before it offers the next payload. `cycles[n]` is the cycle
-    of transfer n.
+    gap: probability that the source waits a cycle before it offers the next payload; meanwhile the port carries
+    the last payload with every bit inverted, which nobody may look at. `cycles[n]` is the cycle of transfer n.
     """
 
     def __init__(self, dut: Any, name: str, payloads: Sequence[int], *, gap: float, generator: random.Random) -> None:
@@ -31,6 +31,7 @@ class Source:
         self._valid = getattr(dut, f"{name}__valid")
         self._ready = getattr(dut, f"{name}__ready")
         self._payloads = payloads
+        self._all_bits = (1 << len(self._payload)) - 1
         self._gap = gap
         self._random = generator.random
         self._offered = False
@@ -46,6 +47,8 @@ class Source:
         offered = not self.done and (self._gap == 0 or self._random() >= self._gap)
         if offered:
             self._payload.value = self._payloads[len(self.cycles)]
+        elif self._offered:
+            self._payload.value = self._payloads[len(self.cycles) - 1] ^ self._all_bits
         if offered != self._offered:
             self._valid.value = int(offered)
             self._offered = offered
