@@ -64,6 +64,20 @@ def quantize_weight_only(
     return np.rint(tensor / scale).clip(-127, 127).astype(np.int8), scale.astype(np.float32)
 
 
+def _narrow(values: NDArray[np.float32]) -> NDArray[Any]:
+    """The values as float16 where that keeps every one of them, else as they are."""
+    limit = np.finfo(np.float16).max
+    narrow = values.clip(-limit, limit).astype(np.float16)
+    return narrow if np.array_equal(narrow, values) else values
+
+
+def _manifest_text(document: Mapping[str, Any]) -> str:
+    """JSON with one line per entry, and one per layer."""
+    layers = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in document["layers"].items())
+    entries = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items() if key != "layers"]
+    return "{\n" + ",\n".join([*entries, ' "layers": {\n' + layers + "\n }"]) + "\n}\n"
+
+
 def _codebook_names(layers: Mapping[str, QuantizedLinear]) -> dict[bytes, str]:
     """A short name for each distinct codebook of the model."""
     names: dict[bytes, str] = {}
@@ -99,7 +113,7 @@ def write_folder(
         stored[f"{name}.bias"] = layer.bias
         stored[f"{name}.permutation"] = layer.permutation
         stored[f"{name}.activation_scale"] = layer.activation_scale
-        stored[f"{name}.activation_offset"] = layer.activation_offset
+        stored[f"{name}.activation_offset"] = _narrow(layer.activation_offset)
         layer_entries[name] = {
             "kind": kinds[name],
             "in_features": layer.in_features,
@@ -123,7 +137,7 @@ def write_folder(
             fresh = Path(scratch) / "new"
             fresh.mkdir()
             (fresh / TENSOR_FILE).write_bytes(blob)
-            (fresh / MANIFEST_FILE).write_text(json.dumps(document, indent=1) + "\n")
+            (fresh / MANIFEST_FILE).write_text(_manifest_text(document))
             if path.exists():
                 os.replace(path, Path(scratch) / "old")
             os.replace(fresh, path)
@@ -189,7 +203,7 @@ def _read_layer(
         wide_exponent=exponent,
         permutation=_take(tensors, f"{name}.permutation", path),
         activation_scale=_take(tensors, f"{name}.activation_scale", path),
-        activation_offset=_take(tensors, f"{name}.activation_offset", path),
+        activation_offset=_take(tensors, f"{name}.activation_offset", path).astype(np.float32),
     )
 
 

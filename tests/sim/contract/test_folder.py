@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,14 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
 
 def test_weights_take_half_a_byte(folder: Path) -> None:
     assert load_file(folder / "model.safetensors")["block.fc.weight"].nbytes == 5 * 34
+
+
+def test_offsets_are_stored_in_16_bits_only_where_that_is_exact(tmp_path: Path) -> None:
+    for offset, dtype in ((np.float32(0.5), np.float16), (np.float32(0.1), np.float32), (np.float32(1e6), np.float32)):
+        layer = replace(toy_layer(), activation_offset=np.full(67, offset))
+        write_folder(tmp_path / "model", {layer.name: layer}, {layer.name: "linear"}, {}, MANIFEST)
+        assert load_file(tmp_path / "model" / "model.safetensors")["block.fc.activation_offset"].dtype == dtype
+        np.testing.assert_array_equal(read_folder(tmp_path / "model").layers["block.fc"].activation_offset, offset)
 
 
 def test_weight_only_storage_is_within_half_a_step() -> None:
