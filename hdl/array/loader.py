@@ -174,7 +174,7 @@ class TableLoader(wiring.Component):
         m.d.sync += [
             control.capture.eq(beside.issue & beside.first),
             control.clear.eq(step.clear),
-            control.advance.eq(step.advance & beside.issue),
+            control.advance.eq(step.advance),
             control.subtract.eq(step.subtract),
             control.code.eq(step.code),
             control.enable.eq(
@@ -215,7 +215,9 @@ class TableLoader(wiring.Component):
         row_group = Signal(geometry.row_groups, reset_less=True)
         first, issue = counter == 0, Signal()
         m.d.comb += [
-            issue.eq(active & ~(first & ~(self.i_weights.valid & captured))),
+            # `captured` never waits in a program of 16 steps or more; in a codebook that was never written it keeps
+            # the weights of one row group from being taken for the next one's too.
+            issue.eq(active & (~first | (self.i_weights.valid & captured))),
             self.i.ready.eq(~active),
             self.i_codebook.ready.eq(1),
             self.o_busy.eq(active | ending),
