@@ -36,13 +36,14 @@ REPORT: Final = "report.json"
 FAILED_REPORT: Final = "report.failed.json"
 
 # Amaranth's memories promise what happens when one address is read and written at once. Nothing here does that
-# (reads are disabled while writing), so the registers and multiplexers that keep the promise are left out.
+# (reads are disabled while writing), so the registers and multiplexers that keep the promise are left out of the
+# link, whose memories become block RAMs. The array instantiates its own.
 SYNTHESIS_SCRIPT: Final = f"""\
 read_rtlil top.il
 hierarchy -top top
 proc
 opt
-memory_nordff
+memory_nordff *link*
 opt_clean
 synth_ecp5 -abc9 -nodsp -top top
 {OPEN_CHAIN_ENDS}write_json top.json

@@ -284,7 +284,10 @@ class CommandExecutor(wiring.Component):
                     m.d.comb += [self.o.p.data.eq(shift[:8]), self.o.valid.eq(1)]
                     with m.If(self.o.ready):
                         m.d.sync += [shift.eq(advance), count.eq(count - 1), timer.eq(0)]
-                with m.Elif(is_read & ~none_left & ~expired):
+                with m.Else():
+                    m.next = "RESULT"
+            with m.State("RESULT"):
+                with m.If(is_read & ~none_left & ~expired):
                     m.d.comb += self.i_results.ready.eq(1)
                     m.d.sync += timer.eq(timer + 1)
                     with m.If(self.i_results.valid):
@@ -293,6 +296,7 @@ class CommandExecutor(wiring.Component):
                             count.eq(layout.result_bytes),
                             left.eq(left - 1),
                         ]
+                        m.next = "BODY-OUT"
                 with m.Else():
                     m.next = "END-OUT"
             with m.State("END-OUT"):
