@@ -1,8 +1,6 @@
 """Command line of the hardware: synthesize a unit on its own, or list the units."""
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -10,6 +8,7 @@ from pathlib import Path
 from hdl.synth import DEVICES, Figures, synthesize
 from hdl.units import UNITS
 from sim.contract.errors import UserError
+from sim.record import write_json
 
 EPILOG = """examples:
   python -m hdl units
@@ -61,17 +60,6 @@ def _parameters(pairs: list[str]) -> dict[str, str]:
             raise UserError(f"--param {pair} must have the form key=value")
         parameters[key] = value
     return parameters
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON whole or not at all. Raises UserError when the place cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as scratch:
-            scratch.write(json.dumps(content, indent=1) + "\n")
-        os.replace(scratch.name, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose a writable place") from error
 
 
 def describe(figures: Figures) -> str:

@@ -87,7 +87,7 @@ def synthesize(
     (folder / "unit.il").write_text(harness.rtlil())
     script = f"read_rtlil unit.il\nsynth_ecp5 -abc9 -top top\n{OPEN_CHAIN_ENDS}write_json unit.json\n"
     (folder / "unit.ys").write_text(script)
-    _run(YOSYS, ["-q", "unit.ys"], folder, "yosys.log")
+    _run(YOSYS, ["-v", "2", "unit.ys"], folder, "yosys.log")
     arguments = [DEVICES[device], "--package", "CABGA381", "--speed", str(SPEED_GRADE)]
     arguments += ["--freq", str(target_mhz), "--seed", str(seed), "--json", "unit.json"]
     arguments += ["--lpf-allow-unconstrained", "--timing-allow-fail"]
