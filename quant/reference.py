@@ -18,18 +18,13 @@ def float_model() -> LiteMedSam:
     return load_lite_medsam()
 
 
-def float_masks(picture: NDArray[np.uint8], boxes: list[Box]) -> list[NDArray[np.bool_]]:
-    """Masks bool (height, width) of a picture uint8 RGB (height, width, 3), one per box, in float32."""
-    model, prepared = float_model(), preprocess(picture)
-    with torch.inference_mode():
-        embedding = run(model.encoder_steps(prepared))
-        logits = run(model.prompt_steps(embedding, prepared, boxes))
-    return [mask_from_logits(plane.numpy(), prepared) for plane in logits]
-
-
 def float_mask(picture: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
-    """The float mask of one box."""
-    return float_masks(picture, [box])[0]
+    """Mask bool (height, width) of one box on a picture uint8 RGB (height, width, 3), in float32."""
+    prepared = preprocess(picture)
+    with torch.inference_mode():
+        embedding = run(float_model().encoder_steps(prepared))
+        logits, _ = run(float_model().prompt_steps(embedding, prepared, [box]))
+    return mask_from_logits(logits[0].numpy(), prepared)
 
 
 def checkpoint_bytes() -> int:

@@ -12,6 +12,25 @@ def affine_codebook() -> NDArray[np.int8]:
     return (np.arange(CODES) - CODES // 2).astype(np.int8)
 
 
+def high_plane_codebook() -> NDArray[np.int8]:
+    """Codebook of the high nibble of an 8-bit code: level a - 8, worth sixteen levels of the low plane."""
+    return affine_codebook()
+
+
+def low_plane_codebook() -> NDArray[np.int8]:
+    """Codebook of the low nibble of an 8-bit code: level a."""
+    return np.arange(CODES).astype(np.int8)
+
+
+def byte_planes(value: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """High and low plane codes of values in units of the low plane's level, rounded and clamped to -128..127.
+
+    A value on a threshold goes to the lower level, as in `nearest_code`. 16 * (high - 8) + low is the level.
+    """
+    level = np.clip(np.ceil(value - np.float32(0.5)), -128, 127).astype(np.int16)
+    return ((level >> 4) + 8).astype(np.uint8), (level & 15).astype(np.uint8)
+
+
 def check_levels(levels: ArrayLike, where: str = "codebook") -> NDArray[np.int8]:
     """Levels as int8 (16,), or a UserError that names `where` they came from.
 

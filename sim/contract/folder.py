@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 from sim.contract import constants
 from sim.contract.codebook import check_levels
 from sim.contract.errors import UserError
-from sim.contract.linear import QuantizedLinear
+from sim.contract.linear import QuantizedLinear, expand_planes
 from sim.contract.nibbles import pack_nibbles, unpack_nibbles
 
 FORMAT: Final = "nibblesam-model"
@@ -108,16 +108,20 @@ def write_folder(
     stored: dict[str, NDArray[Any]] = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
     layer_entries: dict[str, Any] = {}
     for name, layer in layers.items():
-        stored[f"{name}.weight"] = pack_nibbles(layer.weight)
-        stored[f"{name}.scale"] = layer.scale
+        # Of a pair of planes only the low one is stored: it tells the high one.
+        slices = [positions for _, positions in layer.tile_slices()][layer.planes - 1 :: layer.planes]
+        kept = np.concatenate([np.arange(positions.start, positions.stop) for positions in slices])
+        stored[f"{name}.weight"] = pack_nibbles(layer.weight[:, kept])
+        stored[f"{name}.scale"] = layer.scale[layer.planes - 1 :: layer.planes]
         stored[f"{name}.bias"] = layer.bias
-        stored[f"{name}.permutation"] = layer.permutation
-        stored[f"{name}.activation_scale"] = layer.activation_scale
-        stored[f"{name}.activation_offset"] = _narrow(layer.activation_offset)
+        stored[f"{name}.permutation"] = layer.permutation[kept]
+        stored[f"{name}.activation_scale"] = layer.activation_scale[layer.planes - 1 :: layer.planes]
+        stored[f"{name}.activation_offset"] = _narrow(layer.activation_offset[kept])
         layer_entries[name] = {
             "kind": kinds[name],
-            "in_features": layer.in_features,
+            "in_features": layer.channels,
             "out_features": layer.out_features,
+            "planes": layer.planes,
             "codebooks": [names[levels.tobytes()] for levels in layer.codebooks],
             "wide_exponent": layer.wide_exponent,
         }
@@ -186,25 +190,28 @@ def _read_layer(
     try:
         inputs, outputs, exponent = int(entry["in_features"]), int(entry["out_features"]), int(entry["wide_exponent"])
         levels = np.stack([check_levels(codebooks[key], f"codebook {key}") for key in entry["codebooks"]])
-        kind = entry["kind"]
+        kind, planes = entry["kind"], entry["planes"]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} is not described whole ({error!r})") from error
     if kind not in LAYER_KINDS:
         raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} is of unknown kind {kind!r}")
+    if planes not in (1, 2):
+        raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} has {planes!r} planes, 1 or 2 are possible")
     packed = _take(tensors, f"{name}.weight", path)
     if packed.dtype != np.uint8 or packed.shape != (outputs, (inputs + 1) // 2):
         raise UserError(f"{path}: {name}.weight is {packed.dtype} {packed.shape}, not {outputs} x {inputs} nibbles")
-    return QuantizedLinear(
-        name=name,
-        weight=unpack_nibbles(packed, inputs),
-        scale=_take(tensors, f"{name}.scale", path),
-        bias=_take(tensors, f"{name}.bias", path),
-        codebooks=levels,
-        wide_exponent=exponent,
-        permutation=_take(tensors, f"{name}.permutation", path),
-        activation_scale=_take(tensors, f"{name}.activation_scale", path),
-        activation_offset=_take(tensors, f"{name}.activation_offset", path).astype(np.float32),
-    )
+    parts: dict[str, Any] = {
+        "name": name,
+        "weight": unpack_nibbles(packed, inputs),
+        "scale": _take(tensors, f"{name}.scale", path),
+        "bias": _take(tensors, f"{name}.bias", path),
+        "wide_exponent": exponent,
+        "permutation": _take(tensors, f"{name}.permutation", path),
+        "activation_scale": _take(tensors, f"{name}.activation_scale", path),
+        "activation_offset": _take(tensors, f"{name}.activation_offset", path).astype(np.float32),
+    }
+    layer = QuantizedLinear(codebooks=levels[planes - 1 :: planes], **parts)
+    return layer if planes == 1 else expand_planes(**parts)
 
 
 def _read_other_tensors(tensors: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[np.float32]]:

@@ -58,7 +58,7 @@ class Parameters:
         codes = layer.encode(tokens)
         wide = linear(codes, layer).reshape(*x.shape[:-1], -1)
         if self.observer is not None:
-            self.observer(name, codes.reshape(x.shape), wide)
+            self.observer(name, codes.reshape(*x.shape[:-1], -1), wide)
         return layer.decode(wide)
 
     def norm(self, name: str, x: NDArray[np.float32], epsilon: float = LAYER_NORM_EPSILON) -> NDArray[np.float32]:

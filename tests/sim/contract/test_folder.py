@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from sim.contract.errors import UserError
 from sim.contract.folder import quantize_weight_only, read_folder, write_folder
-from sim.contract.linear import QuantizedLinear
+from sim.contract.linear import QuantizedLinear, expand_planes
 
 MANIFEST: dict[str, object] = {
     "model": "toy",
@@ -80,6 +80,26 @@ def test_offsets_are_stored_in_16_bits_only_where_that_is_exact(tmp_path: Path) 
         write_folder(tmp_path / "model", {layer.name: layer}, {layer.name: "linear"}, {}, MANIFEST)
         assert load_file(tmp_path / "model" / "model.safetensors")["block.fc.activation_offset"].dtype == dtype
         np.testing.assert_array_equal(read_folder(tmp_path / "model").layers["block.fc"].activation_offset, offset)
+
+
+def test_a_second_plane_costs_no_storage(tmp_path: Path) -> None:
+    single = toy_layer()
+    double = expand_planes(
+        "byte.fc",
+        weight=single.weight,
+        scale=(single.scale // 16).astype(np.uint16),
+        bias=single.bias,
+        wide_exponent=-7,
+        permutation=single.permutation,
+        activation_scale=single.activation_scale,
+        activation_offset=single.activation_offset,
+    )
+    write_folder(tmp_path / "model", {double.name: double}, {double.name: "linear"}, {}, MANIFEST)
+    assert load_file(tmp_path / "model" / "model.safetensors")["byte.fc.weight"].shape == (5, 34)
+    read = read_folder(tmp_path / "model").layers["byte.fc"]
+    assert (read.planes, read.channels, read.in_features, read.tiles) == (2, 67, 134, 4)
+    for field in ("weight", "scale", "bias", "codebooks", "permutation", "activation_scale", "activation_offset"):
+        np.testing.assert_array_equal(getattr(read, field), getattr(double, field))
 
 
 def test_weight_only_storage_is_within_half_a_step() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sim.contract.errors import UserError
-from sim.contract.linear import QuantizedLinear, accumulate, linear
+from sim.contract.linear import QuantizedLinear, accumulate, expand_planes, finish, linear
 
 
 def random_layer(inputs: int, outputs: int, seed: int = 0) -> QuantizedLinear:
@@ -106,3 +106,59 @@ def test_a_layer_out_of_range_is_refused(field: str, value: object) -> None:
 def test_what_is_no_code_is_refused(codes: np.ndarray) -> None:
     with pytest.raises(ValueError, match="code"):
         linear(codes, random_layer(64, 4))
+
+
+def two_plane_layer(channels: int = 130) -> QuantizedLinear:
+    rng = np.random.default_rng(7)
+    tiles = -(-channels // 64)
+    return expand_planes(
+        "byte layer",
+        weight=rng.integers(-8, 8, (5, channels)).astype(np.int8),
+        scale=rng.integers(1, 1 << 12, (tiles, 5)).astype(np.uint16),
+        bias=rng.integers(-1000, 1000, 5).astype(np.int32),
+        wide_exponent=-9,
+        permutation=rng.permutation(channels).astype(np.uint16),
+        activation_scale=rng.uniform(0.005, 0.02, tiles).astype(np.float32),
+        activation_offset=rng.normal(size=channels).astype(np.float32),
+    )
+
+
+def test_two_planes_are_an_8_bit_layer() -> None:
+    layer, channels = two_plane_layer(), 130
+    x = np.random.default_rng(8).normal(size=(50, channels)).astype(np.float32)
+    low = [positions for _, positions in layer.tile_slices()][1::2]
+    total = np.tile(layer.aligned_bias(), (50, 1))
+    for tile, at in enumerate(low):
+        value = x[:, layer.permutation[at]] / layer.activation_scale[2 * tile + 1] - layer.activation_offset[at]
+        level = np.clip(np.ceil(value - 0.5), -128, 127).astype(np.int64)
+        total += (level @ layer.weight[:, at].T.astype(np.int64)) * layer.scale[2 * tile + 1]
+    codes = layer.encode(x)
+    assert codes.shape == (50, 2 * channels) and codes.max() == 15
+    np.testing.assert_array_equal(accumulate(codes, layer), total)
+    np.testing.assert_array_equal(linear(codes, layer), finish(total))
+
+
+def test_planes_that_do_not_belong_together_are_refused() -> None:
+    layer = two_plane_layer()
+    weight = layer.weight.copy()
+    weight[0, 0] ^= 1
+    scale = layer.scale.copy()
+    scale[0, 0] += 1
+    for change in ({"weight": weight}, {"scale": scale}, {"planes": 3}):
+        with pytest.raises(UserError, match="planes"):
+            replace(layer, **change)  # type: ignore[arg-type]
+
+
+def test_a_scale_without_room_for_the_second_plane_is_refused() -> None:
+    layer = random_layer(64, 4)
+    with pytest.raises(UserError, match="second plane"):
+        expand_planes(
+            "byte layer",
+            weight=layer.weight,
+            scale=np.full((1, 4), 1 << 12, np.uint16),
+            bias=layer.bias,
+            wide_exponent=0,
+            permutation=layer.permutation,
+            activation_scale=layer.activation_scale,
+            activation_offset=layer.activation_offset,
+        )
