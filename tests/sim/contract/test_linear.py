@@ -146,7 +146,7 @@ def test_planes_that_do_not_belong_together_are_refused() -> None:
     scale[0, 0] += 1
     for change in ({"weight": weight}, {"scale": scale}, {"planes": 3}):
         with pytest.raises(UserError, match="planes"):
-            replace(layer, **change)  # type: ignore[arg-type]
+            replace(layer, **change)
 
 
 def test_a_scale_without_room_for_the_second_plane_is_refused() -> None:
