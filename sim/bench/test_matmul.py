@@ -31,6 +31,9 @@ from sim.picture import load_picture
 TINY = PRESETS["tiny"]
 SMALL = PRESETS["small"]
 STALLING = BackPressure(gap=0.25, stall=0.25)
+SLOW_READER = BackPressure(stall=0.8)
+"""Results come much faster than they are taken: the output FIFO runs full."""
+
 TABLE_ROW = 3
 FAULTY_COLUMN = 1
 VISIBLE = [("matmul.mac.array.tables0", f"row{TABLE_ROW}"), ("matmul.mac.rescale", f"scale{FAULTY_COLUMN}")]
@@ -122,7 +125,9 @@ def _cases() -> dict[str, LayerCase]:
 CASES = _cases()
 
 
-@pytest.fixture(scope="module", params=[BackPressure(), STALLING], ids=["flowing", "stalling"])
+@pytest.fixture(
+    scope="module", params=[BackPressure(), STALLING, SLOW_READER], ids=["flowing", "stalling", "slow-reader"]
+)
 def case_runs(request: pytest.FixtureRequest, tiny: CompiledMatmul) -> tuple[bool, dict[str, LayerRun]]:
     """Whether nobody stalled, and the run of every case."""
     runs = run_layers(tiny, list(CASES.values()), request.param, seed=7)
@@ -185,6 +190,29 @@ def test_weights_stay_for_several_runs_and_a_second_load_replaces_the_first(tiny
         (run,) = run_commands(tiny, [[phase]], back_pressure)
         assert str(compare(run.transfers[0], expected)) == "0 bits of 120 outputs differ"
     (run,) = run_commands(tiny, [[phase]], BackPressure())
+    assert run.command_cycles.tolist() == run.predicted.tolist()
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4])
+def test_short_runs_continue_each_other_at_once(tiny: CompiledMatmul, tokens: int) -> None:
+    """The accumulators of a RUN must be there for the next one, however soon it comes."""
+    generator = np.random.default_rng(tokens)
+    layer = random_layer(generator, 16, 4)
+    parts = [random_codes(generator, layer, tokens) for _ in range(5)]
+    runs = [Command(RUN, tokens=tokens, first=number == 0, last=number == 4) for number in range(5)]
+    phase = Phase(
+        codebooks=[layer.codebooks[0]],
+        commands=[Command(LOAD, load_bias=True), *runs],
+        weights=[np.ascontiguousarray(layer.weight.T)],
+        scale=[layer.scale[0]],
+        bias=[layer.bias],
+        codes=parts,
+        outputs=[(slice(0, tokens), slice(0, 4))],
+    )
+    (run,) = run_commands(tiny, [[phase]], BackPressure())
+    total = sum(accumulate(part, layer) for part in parts) - 4 * layer.aligned_bias()
+    difference = compare(run.transfers[0], finish(total))
+    assert difference.differing_bits == 0, str(difference)
     assert run.command_cycles.tolist() == run.predicted.tolist()
 
 
