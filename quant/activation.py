@@ -50,15 +50,12 @@ class ActivationGrid:
 
         Thresholds are midpoints of integers, so a value's half step decides its level exactly.
         """
-        table = self.level_table()
-        y = x[:, self.permutation]
-        for tile in range(self.scale.numel()):
-            positions = slice(tile * TILE_CHANNELS, min((tile + 1) * TILE_CHANNELS, y.shape[1]))
-            offset = self.offset[positions]
-            half_step = torch.ceil((y[:, positions] / self.scale[tile] - offset) * 2) + 2 * LEVEL_MAX
-            level = table[tile][half_step.clamp_(0, HALF_STEPS - 1).long()]
-            y[:, positions] = (level + offset) * self.scale[tile]
-        return y
+        tile = tile_of_position(self.offset.numel())
+        scale = self.scale[tile]
+        half_step = x[:, self.permutation].div_(scale).sub_(self.offset).mul_(2).ceil_().add_(2 * LEVEL_MAX)
+        entry = half_step.clamp_(0, HALF_STEPS - 1).add_(tile.float() * HALF_STEPS).to(torch.int32)
+        level = self.level_table().flatten()[entry]
+        return level.add_(self.offset).mul_(scale)
 
 
 def _summarise(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +85,7 @@ def _channel_errors(points: Tensor, weights: Tensor, offset: Tensor, levels: Ten
 
 
 def _anchor_offsets(points: Tensor, levels: Tensor) -> Tensor:
-    """Offsets to start from (candidates, C): bottom, top, middle, quartiles and median of the samples laid on levels."""
+    """Offsets to start from (candidates, C): ends, middle, quartiles and median of the samples laid on levels."""
     count = points.shape[0]
     low, high = points[1], points[-2]
     anchors = [low - levels[0], high - levels[-1], (low + high - levels[0] - levels[-1]) / 2]

