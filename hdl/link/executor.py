@@ -94,7 +94,8 @@ class CommandExecutor(wiring.Component):
         expired = Signal()  # timer has reached the watchdog count
         command_valid, steps_exceed, tokens_exceed = Signal(), Signal(), Signal()
         unnamed, body_empty, body_word, body_tiny, fits, single, none_left = (Signal() for _ in range(7))
-        is_command, is_codebook, is_read = (Signal() for _ in range(3))
+        answers = Signal()  # this status comes with a body
+        chosen = {code: Signal(name=f"chosen_{code.name.lower()}") for code in Opcode}
         fetched = Signal(8)
 
         ready = age == FETCH_CYCLES
@@ -112,9 +113,8 @@ class CommandExecutor(wiring.Component):
             fits.eq(body >= size),
             single.eq(left == 1),
             none_left.eq(left == 0),
-            is_command.eq(opcode == Opcode.COMMAND),
-            is_codebook.eq(opcode == Opcode.CODEBOOK),
-            is_read.eq(opcode == Opcode.READ),
+            answers.eq((status == Status.OK) | (status == Status.BUSY)),
+            *(chosen[code].eq(opcode == code) for code in Opcode),
             steps_exceed.eq(argument + left > layout.codebook_depth),
             tokens_exceed.eq((argument == 0) | (argument > layout.read_tokens)),
         ]
@@ -130,13 +130,12 @@ class CommandExecutor(wiring.Component):
         for name in layout.write_shapes:
             port = getattr(self, name)
             codes = [code for code, names in layout.ports.items() if name in names]
-            wanted = Signal(name=f"wanted_{name}")
-            m.d.sync += wanted.eq(Cat(opcode == code for code in codes).any())
+            wanted = Cat(chosen[code] for code in codes).any()
             m.d.comb += port.valid.eq(offer & wanted & ~taken[name])
             m.d.sync += taken[name].eq(offer & ~accepted & (taken[name] | (port.valid & port.ready)))
             layout.assign(m, name, port.payload, shift, address=argument)
         for code, names in layout.ports.items():
-            with m.If(opcode == code):
+            with m.If(chosen[code]):
                 m.d.comb += accepted.eq(Cat(taken[name] | getattr(self, name).ready for name in names).all())
 
         counters = {
@@ -199,9 +198,9 @@ class CommandExecutor(wiring.Component):
                 m.next = "COUNTED"
             with m.State("COUNTED"):
                 with m.If(body_empty):
-                    with m.If(is_command & ~single):
+                    with m.If(chosen[Opcode.COMMAND] & ~single):
                         finish(Status.BAD_LENGTH)
-                    with m.Elif(is_codebook):
+                    with m.Elif(chosen[Opcode.CODEBOOK]):
                         m.next = "ARGUMENT"
                     with m.Else():
                         m.next = "GATHER"
@@ -221,7 +220,7 @@ class CommandExecutor(wiring.Component):
                 m.next = "RANGE"
             with m.State("RANGE"):
                 m.d.sync += done.eq(0)
-                with m.If(is_codebook):
+                with m.If(chosen[Opcode.CODEBOOK]):
                     with m.If(steps_exceed):
                         finish(Status.OUT_OF_RANGE)
                     with m.Else():
@@ -242,7 +241,7 @@ class CommandExecutor(wiring.Component):
             with m.State("SETTLE"):
                 m.next = "JUDGE"
             with m.State("JUDGE"):
-                with m.If(is_command & ~command_valid):
+                with m.If(chosen[Opcode.COMMAND] & ~command_valid):
                     finish(Status.OUT_OF_RANGE)
                 with m.Else():
                     m.next = "OFFER"
@@ -267,15 +266,15 @@ class CommandExecutor(wiring.Component):
             with m.State("STATUS-OUT"):
                 m.d.comb += [self.o.p.data.eq(status), self.o.valid.eq(1)]
                 m.d.sync += self.failed.eq(status != Status.OK)
-                with m.If((status == Status.OK) | (status == Status.BUSY)), m.Switch(opcode):
-                    with m.Case(Opcode.IDENTIFY):
+                with m.If(answers):
+                    with m.If(chosen[Opcode.IDENTIFY]):
                         m.d.sync += [
                             shift.eq(Cat(Const(identity, identity_bits), self.array_idle)),
                             count.eq(Identity.size()),
                         ]
-                    with m.Case(Opcode.COUNTERS):
+                    with m.Elif(chosen[Opcode.COUNTERS]):
                         m.d.sync += [shift.eq(Cat(*counters.values())), count.eq(Counters.size())]
-                    with m.Case(*layout.ports):
+                    with m.Elif(~chosen[Opcode.READ]):
                         m.d.sync += [shift.eq(done), count.eq(2)]
                 with m.If(self.o.ready):
                     m.next = "BODY-OUT"
@@ -287,7 +286,7 @@ class CommandExecutor(wiring.Component):
                 with m.Else():
                     m.next = "RESULT"
             with m.State("RESULT"):
-                with m.If(is_read & ~none_left & ~expired):
+                with m.If(chosen[Opcode.READ] & ~none_left & ~expired):
                     m.d.comb += self.i_results.ready.eq(1)
                     m.d.sync += timer.eq(timer + 1)
                     with m.If(self.i_results.valid):
