@@ -40,7 +40,7 @@ class CommandExecutor(wiring.Component):
     ``watchdog`` above the time that the array needs by itself between two transfers (a sweep, or the drain
     of its pipeline: some hundred cycles), so that no offer is withdrawn while the array is answering it.
 
-    Latency of a request with n body bytes and k transfers: ``3 * n + 5 * k + (cycles the array
+    Latency of a request with n body bytes and k transfers: ``3 * n + 6 * k + (cycles the array
     makes each offer wait) + 13`` cycles at most before its reply starts.
 
     Parameters
@@ -124,19 +124,20 @@ class CommandExecutor(wiring.Component):
             m.d.sync += age.eq(age + 1)
         advance = Cat(shift[8:], fetched)
 
+        # A port whose payload has gone keeps that in mind, and only this is looked at: the way from the
+        # array's ready ends in one flip-flop per port.
         offer = Signal()
         accepted = Signal()  # every port of this opcode has taken its payload
         taken = {name: Signal(name=f"taken_{name}") for name in layout.write_shapes}
         for name in layout.write_shapes:
             port = getattr(self, name)
-            codes = [code for code, names in layout.ports.items() if name in names]
-            wanted = Cat(chosen[code] for code in codes).any()
-            m.d.comb += port.valid.eq(offer & wanted & ~taken[name])
+            wanted = Cat(chosen[code] for code, names in layout.ports.items() if name in names).any()
+            m.d.comb += port.valid.eq(offer & wanted & ~taken[name] & ~expired)
             m.d.sync += taken[name].eq(offer & ~accepted & (taken[name] | (port.valid & port.ready)))
             layout.assign(m, name, port.payload, shift, address=argument)
         for code, names in layout.ports.items():
             with m.If(chosen[code]):
-                m.d.comb += accepted.eq(Cat(taken[name] | getattr(self, name).ready for name in names).all())
+                m.d.comb += accepted.eq(Cat(taken[name] for name in names).all())
 
         counters = {
             name: Signal(32, name=name) for name in ("good_frames", "bad_frames", "busy_replies", "busy_cycles")
