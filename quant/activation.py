@@ -133,8 +133,10 @@ def fit_activation_grid(x: Tensor, importance: Tensor, uniform_only: bool = Fals
     for tile in range(tiles):
         positions = slice(tile * TILE_CHANNELS, (tile + 1) * TILE_CHANNELS)
         tile_importance = importance[permutation[positions]]
-        scale, offset, levels = _fit_tile(points[:, positions], weights, tile_importance, family)
+        scale, tile_offset, levels = _fit_tile(points[:, positions], weights, tile_importance, family)
         scales.append(scale)
-        offsets.append(offset)
+        offsets.append(tile_offset)
         codebooks.append(levels.to(torch.int8))
-    return ActivationGrid(permutation, torch.tensor(scales), torch.cat(offsets), torch.stack(codebooks))
+    # Offsets are stored in 16 bits, so they are rounded before anything is built on them.
+    offset = torch.cat(offsets).half().float()
+    return ActivationGrid(permutation, torch.tensor(scales), offset, torch.stack(codebooks))

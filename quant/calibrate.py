@@ -21,7 +21,6 @@ from quant.channel_groups import spread
 from quant.fake_quant import FakeQuantLinear
 from quant.models.layer_call import LayerCall, Result, Steps, call_layer, weight_matrix
 
-
 BYTE_INPUTS: Final = ("image_encoder.layers.0.*", "image_encoder.layers.*.downsample.*", "mask_decoder.*")
 """Layers that 16 input levels hurt most: the convolutions without LayerNorm before them, and the small decoder."""
 
@@ -43,8 +42,8 @@ class Recipe:
     compensate: bool = True
     uniform_codebooks: bool = False
     equalise: bool = True
-    ridge: float | None = 0.5
-    repair_residual: bool = True
+    ridge: float | None = None
+    repair_residual: bool = False
     damping: float = 0.01
     sweeps: int = 3
     max_tokens: int = 8192
@@ -55,7 +54,7 @@ class Recipe:
         return any(fnmatchcase(name, pattern) for pattern in self.byte_inputs)
 
 
-NEAREST = Recipe(compensate=False, uniform_codebooks=True, equalise=False, ridge=None, repair_residual=False)
+NEAREST = Recipe(compensate=False, uniform_codebooks=True, equalise=False, byte_inputs=())
 """Round to nearest: the baseline."""
 
 

@@ -87,7 +87,7 @@ def evaluate(folder: Path, pictures: list[PromptedPicture] | None, progress: Cal
             }
         else:
             for index, box in enumerate(picture.boxes):
-                prompt = {"picture": picture.name, "box": list(box)}
+                prompt: dict[str, Any] = {"picture": picture.name, "box": list(box)}
                 prompt["iou_to_float"] = intersection_over_union(reached[index], wanted[index])
                 if picture.truth:
                     prompt["int4_iou_to_truth"] = intersection_over_union(reached[index], picture.truth[index])

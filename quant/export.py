@@ -97,7 +97,7 @@ def largest_mantissa(planes: int) -> int:
 def integer_layer(name: str, layer: FakeQuantLinear, largest_output: float) -> QuantizedLinear:
     """The integer form of a calibrated layer.
 
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**16); a scale that would round to zero becomes 1.
+    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**12); a scale that would round to zero becomes 1.
     The bias holds the offsets of the inputs, computed with the rounded scales so that they fold in exactly.
     QuantizedLinear itself proves, from the actual weights, that no accumulator can overflow, and raises otherwise.
     """
@@ -150,9 +150,8 @@ def architecture() -> dict[str, Any]:
         "stages": [vars(stage) for stage in LITE_MEDSAM_STAGES],
         "expansion": EXPANSION,
         "neck_channels": NECK_CHANNELS,
-        "decoder_depth": DECODER_DEPTH,
-        "decoder_heads": DECODER_HEADS,
-        "decoder_mlp_channels": DECODER_MLP,
+        "decoder": {"depth": DECODER_DEPTH, "heads": DECODER_HEADS, "mlp_channels": DECODER_MLP},
+        "layer_norm_epsilon": {"transformer": 1e-5, "channels_first": 1e-6},
     }
 
 

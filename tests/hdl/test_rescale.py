@@ -10,7 +10,8 @@ from amaranth.sim import Simulator
 from numpy.typing import NDArray
 
 from hdl.array.geometry import ArrayGeometry
-from hdl.rescale import REVISIT_DISTANCE, GroupRescale
+from hdl.rescale import BIAS_SHIFT, REVISIT_DISTANCE, GroupRescale
+from sim.contract.constants import SCALE_FRACTION_BITS
 from sim.contract.linear import finish
 
 GEOMETRY = ArrayGeometry(rows=64, columns=4, loader_rows=16, token_depth=32, column_group=2)
@@ -70,8 +71,8 @@ def drive(
 def single_tokens(accumulators: NDArray[np.int64]) -> NDArray[np.int64]:
     """Wide results of given accumulators (n, columns), each made of a bias, a scale and a sum of its own."""
     count = len(accumulators)
-    bias = accumulators >> 8
-    rest = accumulators - (bias << 8)  # 0..255: sum 1 times this scale
+    bias = accumulators >> BIAS_SHIFT
+    rest = accumulators - (bias << BIAS_SHIFT)  # what a sum of 1 times this scale adds
     spacing = 16
     sums = np.zeros((count * spacing, GEOMETRY.columns), np.int64)
     control: list[dict[str, int]] = [{} for _ in range(count * spacing)]
@@ -83,9 +84,9 @@ def single_tokens(accumulators: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def test_rounding_and_saturation_at_every_kind_of_edge() -> None:
-    half = 1 << 15
+    half = 1 << (SCALE_FRACTION_BITS - 1)
     floors = [0, 1, -1, -2, 2, 7, -8, 32766, 32767, -32768, -32767, 32768, -32769, 40000, -40000, 1 << 18, -(1 << 18)]
-    edges = [(floor << 16) + rest for floor in floors for rest in (0, 1, half - 1, half, half + 1, (1 << 16) - 1)]
+    edges = [2 * half * floor + rest for floor in floors for rest in (0, 1, half - 1, half, half + 1, 2 * half - 1)]
     limits = [(1 << 35) - 1, -(1 << 35), (1 << 35) - half, 0, 0, 0]
     random = np.random.default_rng(9).integers(-(1 << 32), 1 << 32, 64).tolist()
     values = np.array([*edges, *limits, *random])
