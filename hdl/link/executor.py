@@ -41,7 +41,7 @@ class CommandExecutor(wiring.Component):
     of its pipeline: some hundred cycles), so that no offer is withdrawn while the array is answering it.
 
     Latency of a request with n body bytes and k transfers: ``3 * n + 6 * k + (cycles the array
-    makes each offer wait) + 13`` cycles at most before its reply starts.
+    makes each offer wait) + 14`` cycles at most before its reply starts.
 
     Parameters
     ----------
@@ -172,28 +172,29 @@ class CommandExecutor(wiring.Component):
                 m.d.comb += take.eq(ready)
                 with m.If(ready):
                     m.d.sync += opcode.eq(fetched)
-                    m.next = "DISPATCH"
+                    m.next = "DECODE"
+            with m.State("DECODE"):
+                m.next = "DISPATCH"
             with m.State("DISPATCH"):
                 with m.If(unnamed):
                     finish(Status.OUT_OF_RANGE)
-                with m.Else(), m.Switch(opcode):
-                    with m.Case(Opcode.IDENTIFY, Opcode.COUNTERS):
-                        finish(Mux(body_empty, Status.OK, Status.BAD_LENGTH))
-                    with m.Case(Opcode.READ):
-                        with m.If(body_word):
-                            m.next = "ARGUMENT"
-                        with m.Else():
+                with m.Elif(chosen[Opcode.IDENTIFY] | chosen[Opcode.COUNTERS]):
+                    finish(Mux(body_empty, Status.OK, Status.BAD_LENGTH))
+                with m.Elif(chosen[Opcode.READ]):
+                    with m.If(body_word):
+                        m.next = "ARGUMENT"
+                    with m.Else():
+                        finish(Status.BAD_LENGTH)
+                for code, transfer_bytes in layout.transfer_bytes.items():
+                    with m.Elif(chosen[code]):
+                        header = layout.header_bytes(code)
+                        m.d.sync += [size.eq(transfer_bytes), body.eq(body - header)]
+                        with m.If(body_tiny if header else body_empty):
                             finish(Status.BAD_LENGTH)
-                    for code, transfer_bytes in layout.transfer_bytes.items():
-                        with m.Case(code):
-                            header = layout.header_bytes(code)
-                            m.d.sync += [size.eq(transfer_bytes), body.eq(body - header)]
-                            with m.If(body_tiny if header else body_empty):
-                                finish(Status.BAD_LENGTH)
-                            with m.Else():
-                                m.next = "COUNT"
-                    with m.Default():
-                        finish(Status.UNKNOWN_OPCODE)
+                        with m.Else():
+                            m.next = "COUNT"
+                with m.Else():
+                    finish(Status.UNKNOWN_OPCODE)
             with m.State("COUNT"):
                 # Whole transfers only: found by subtracting, which costs two cycles for each.
                 m.next = "COUNTED"

@@ -11,7 +11,7 @@ from .executor import CommandExecutor, check_watchdog
 from .frame import FrameReceiver, FrameTransmitter
 from .protocol import MAGIC, PROTOCOL_VERSION, Identity, Opcode
 from .receive_buffer import ReceiveBuffer, check_depth
-from .token import ReceivedByte
+from .token import ReceivedByte, StreamRegister, Token
 from .transfers import TransferLayout
 
 __all__ = ["HostLink", "connect_array"]
@@ -95,7 +95,10 @@ class HostLink(wiring.Component):
         connect(m, flipped(self.i), receive_buffer.i)
         connect(m, receive_buffer.o, receiver.i)
         connect(m, receiver.o, executor.i)
-        connect(m, executor.o, transmitter.i)
+        # The executor is one large state machine, the transmitter another: not one path through both.
+        m.submodules.reply_register = reply_register = StreamRegister(Token)
+        connect(m, executor.o, reply_register.i)
+        connect(m, reply_register.o, transmitter.i)
         connect(m, transmitter.o, flipped(self.o))
         for name in self.layout.write_shapes:
             connect(m, getattr(executor, name), flipped(getattr(self, name)))

@@ -1,11 +1,11 @@
 """Bytes off the wire, kept while a command is being carried out."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 
-from .token import ReceivedByte
+from .token import ReceivedByte, StreamRegister
 
 __all__ = ["ReceiveBuffer", "check_depth"]
 
@@ -50,16 +50,14 @@ class ReceiveBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=ReceivedByte.size, depth=self.depth)
-        full = Signal()
+        m.submodules.register = register = StreamRegister(ReceivedByte)
+        connect(m, register.o, flipped(self.o))
         m.d.comb += [
             fifo.w_data.eq(self.i.payload.as_value()),
             fifo.w_en.eq(self.i.valid),
             self.i.ready.eq(fifo.w_rdy),
-            fifo.r_en.eq(~full),
-            self.o.valid.eq(full),
+            register.i.payload.as_value().eq(fifo.r_data),
+            register.i.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(register.i.ready),
         ]
-        with m.If(full):
-            m.d.sync += full.eq(~self.o.ready)
-        with m.Elif(fifo.r_rdy):
-            m.d.sync += [self.o.payload.as_value().eq(fifo.r_data), full.eq(1)]
         return m

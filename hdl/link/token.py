@@ -5,9 +5,13 @@ that carries no byte. A separate closing token lets a source finish a packet aft
 handed over the last byte (a READ that runs out of results, a COBS block that meets its delimiter).
 """
 
-from amaranth.lib import data
+from typing import Any
 
-__all__ = ["ReceivedByte", "Token", "tokens_of"]
+from amaranth.hdl import Module
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+__all__ = ["ReceivedByte", "StreamRegister", "Token", "tokens_of"]
 
 #: One byte off the wire: ``data`` (8 bits), and ``error`` for a byte whose stop bit was missing.
 ReceivedByte = data.StructLayout({"data": 8, "error": 1})
@@ -33,3 +37,32 @@ def tokens_of(packet: bytes) -> list[dict[str, int]]:
     """
     content = [{"data": byte, "end": 0, "error": 0} for byte in packet]
     return [*content, {"data": 0, "end": 1, "error": 0}]
+
+
+class StreamRegister(wiring.Component):
+    """A register in a byte stream: no combinational way from one side to the other.
+
+    Latency: one cycle. Throughput: one payload per two cycles, plenty beside a serial line.
+
+    Parameters
+    ----------
+    shape : ShapeLike
+        Of the payload.
+    """
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    @staticmethod
+    def model(payloads: list[Any]) -> list[Any]:
+        """The same payloads in the same order."""
+        return list(payloads)
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        m.d.comb += self.i.ready.eq(~self.o.valid)
+        with m.If(self.o.valid):
+            m.d.sync += self.o.valid.eq(~self.o.ready)
+        with m.Elif(self.i.valid):
+            m.d.sync += [self.o.payload.eq(self.i.payload), self.o.valid.eq(1)]
+        return m

@@ -333,7 +333,7 @@ def test_latency_stays_below_the_formula() -> None:
     wire = request(1, Opcode.CODES, body)
     _, cycles = Bench().simulate(wire, silence=6000)
     receive = 2 * len(wire) + 8
-    execute = 3 * len(body) + 6 * (len(body) // 3) + 13
+    execute = 3 * len(body) + 6 * (len(body) // 3) + 14
     reply = 8 * 10
     assert execute < cycles < receive + execute + reply
 
