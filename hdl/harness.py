@@ -3,22 +3,24 @@
 from typing import Any
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.hdl import Cat, ClockDomain, Elaboratable, Module, Signal
 from amaranth.lib import wiring
 
 from hdl.ecp5.platform import Ecp5Target
 
+CHAIN_BITS = 256
+"""Longest shift register: yosys walks along it recursively and runs out of stack at a few thousand."""
+
 
 class Harness(Elaboratable):
-    """`unit` between a shift register for its inputs and registers, marked `keep`, for its outputs.
+    """`unit` between shift registers for its inputs and registers, marked `keep`, for its outputs.
 
-    Three pins: clk, rst, data. The harness is made of flip-flops only: `flip_flops` of them and no look-up
-    table, so the look-up tables of a report are the unit's.
+    Pins: clk, rst and one bit of data per shift register of CHAIN_BITS flip-flops. The harness is made of
+    flip-flops only, `flip_flops` of them and no look-up table, so the look-up tables of a report are the unit's.
     """
 
     def __init__(self, unit: wiring.Component) -> None:
         self._unit = unit
-        self.clk, self.rst, self.data = Signal(), Signal(), Signal()
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
         for _, member, value in unit.signature.flatten(unit):
@@ -26,6 +28,8 @@ class Harness(Elaboratable):
         widths = [sum(_bits(value) for value in values) for values in (self._inputs, self._outputs)]
         self._input_bits, self._output_bits = widths
         self.flip_flops = sum(widths) + 1
+        self.clk, self.rst = Signal(), Signal()
+        self.data = Signal(max(1, -(-self._input_bits // CHAIN_BITS)))
 
     def elaborate(self, platform: Any) -> Module:
         """Shift data in, keep what comes out."""
@@ -33,10 +37,13 @@ class Harness(Elaboratable):
         m.domains.sync = sync = ClockDomain("sync")
         m.domains.pins = pins = ClockDomain("pins", reset_less=True)
         m.submodules.unit = self._unit
-        shift = Signal(max(self._input_bits, 1), name="stimulus")
+        shift = Signal(self._input_bits, name="stimulus")
         reset = Signal(name="reset", attrs={"keep": 1})
         m.d.comb += [sync.clk.eq(self.clk), pins.clk.eq(self.clk), sync.rst.eq(reset)]
-        m.d.pins += [reset.eq(self.rst), shift.eq((shift << 1) | self.data)]
+        m.d.pins += reset.eq(self.rst)
+        for chain, first in enumerate(range(0, self._input_bits, CHAIN_BITS)):
+            bits = shift[first : first + CHAIN_BITS]
+            m.d.pins += bits.eq(Cat(self.data[chain], bits[:-1]))
         start = 0
         for value in self._inputs:
             m.d.comb += _plain(value).eq(shift[start : start + _bits(value)])

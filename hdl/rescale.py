@@ -52,7 +52,8 @@ def control_layout(geometry: ArrayGeometry) -> data.StructLayout:
 
 
 class GroupRescale(wiring.Component):
-    """acc[token] = (bias << BIAS_SHIFT if first else acc[token]) + scale * sum; wide = saturate16(round_half_even(acc / 2^12)).
+    """Per token and column: acc += scale * sum, from bias << BIAS_SHIFT with `first`; then
+    wide = saturate16(round_half_even(acc / 2^SCALE_FRACTION_BITS)).
 
     `control` in cycle t belongs to the sums of column group 0 in cycle t and of group j in cycle t + j. The wide
     results of a `last` token appear on group j's columns of `wide` in cycle t + `LATENCY` + j; `o_valid` marks

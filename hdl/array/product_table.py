@@ -3,11 +3,12 @@
 from typing import Any
 
 from amaranth.hdl import Elaboratable, Module, Signal, signed, unsigned
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.array.geometry import CODE_BITS
-from sim.contract.constants import CODES, PRODUCT_BITS
+from hdl.ecp5.distributed_ram import DistributedRam
+from sim.contract.constants import PRODUCT_BITS
 
 
 def table_write_layout(*, rows: int, columns: int, loader_rows: int, table_bits: int) -> data.StructLayout:
@@ -65,17 +66,15 @@ class ProductTables(wiring.Component):
         m = Module()
         row_layout = data.ArrayLayout(signed(self._table_bits), self._columns)
         for row in range(self._rows):
-            m.submodules[f"row{row}"] = tables = memory.Memory(shape=row_layout.size, depth=CODES, init=[])
-            read = tables.read_port(domain="comb")
-            write = tables.write_port()
+            m.submodules[f"row{row}"] = tables = DistributedRam(width=row_layout.size)
             products = Signal(row_layout, name=f"products{row}", reset_less=True)
             group, lane = divmod(row, self._loader_rows)
             m.d.comb += [
-                read.addr.eq(self.codes[row]),
-                write.addr.eq(self.write.code),
-                write.en.eq(self.write.enable[group]),
-                write.data.eq(self.write.products[lane].as_value()),
+                tables.read_address.eq(self.codes[row]),
+                tables.write_address.eq(self.write.code),
+                tables.write_enable.eq(self.write.enable[group]),
+                tables.write_data.eq(self.write.products[lane].as_value()),
                 self.products[row].eq(products),
             ]
-            m.d.sync += products.as_value().eq(read.data)
+            m.d.sync += products.as_value().eq(tables.read_data)
         return m
