@@ -14,19 +14,27 @@ from sim.contract.folder import read_folder
 from sim.picture import intersection_over_union, load_picture, overlay, save_picture
 from sim.record import write_json, write_whole
 
+RESOURCES = ("comb", "ff", "ramw", "dp16kd", "mult18x18d")
+
 TITLE = "nibblesam: from a picture to an INT4 mask and a bitstream"
 
 
 def _model_rows(model: Path, iou: float, segment: dict[str, Any]) -> list[Row]:
     folder = read_folder(model)
     before, after = checkpoint_bytes(), folder.size_bytes
+    single = sum(layer.planes == 1 for layer in folder.layers.values())
     return [
         ("mask, INT4 against float32 (IoU)", f"{iou:.4f}", "python -m sim segment, python -m quant evaluate"),
         ("pixels of the INT4 mask", f"{segment['pixels']:,}", "golden integer model"),
         ("golden model, seconds for this picture", f"{segment['seconds']:.1f}", "numpy on this machine"),
         ("model before", f"{before / 1e6:.2f} MB", "float32 checkpoint"),
         ("model after", f"{after / 1e6:.2f} MB ({before / after:.1f}x smaller)", "model.safetensors + manifest.json"),
-        ("quantized layers", f"{len(folder.layers)}", "W4A4, integers inside; the rest is float32 for now"),
+        (
+            "quantized layers",
+            f"{len(folder.layers)}",
+            f"4-bit weights; {single} with 4-bit inputs, the others with 8-bit inputs in two passes of 4-bit codes; "
+            "integers inside, the rest is float32 for now",
+        ),
     ]
 
 
@@ -47,16 +55,17 @@ def _rtl_rows(check: dict[str, Any]) -> list[Row]:
 
 
 def _bitstream_rows(bitstream: dict[str, Any]) -> list[Row]:
-    geometry, used = bitstream["geometry"], bitstream["resources"]
+    geometry = bitstream["geometry"]
     rows: list[Row] = [
         (
             "array on the chip",
             f"{geometry['rows']} x {geometry['columns']}",
-            f"preset {bitstream['preset']}, LFE5U-{bitstream['device']}, with its UART host link",
+            f"preset {bitstream['preset']}, {bitstream['device']}, with its UART host link",
         ),
         ("clock", f"{bitstream['reached_mhz']:.1f} MHz", f"target {bitstream['target_mhz']:g} MHz, by nextpnr"),
     ]
-    rows += [(name.upper(), f"{count['used']:,}", f"of {count['available']:,}") for name, count in used.items()]
+    for name in RESOURCES:
+        rows.append((name.upper(), f"{bitstream[name]['used']:,}", f"of {bitstream[name]['available']:,}"))
     return rows
 
 
@@ -86,8 +95,8 @@ def write_page(
         Section("It fits and meets its clock", _bitstream_rows(bitstream)),
     ]
     lead = (
-        "LiteMedSAM quantized to 4-bit weights and activations, run by the integer golden model, one of its layers "
-        "checked in the simulated hardware, and that hardware built for the ULX3S."
+        "LiteMedSAM quantized to 4-bit weights and 4-bit codes (one or two per input), run by the golden integer "
+        "model, one of its layers checked in the simulated hardware, and that hardware built for the ULX3S."
     )
     write_whole(out / "report.html", render(TITLE, lead, sections).encode())
     return out / "report.html"

@@ -21,8 +21,15 @@ from quant.channel_groups import spread
 from quant.fake_quant import FakeQuantLinear
 from quant.models.layer_call import LayerCall, Result, Steps, call_layer, weight_matrix
 
-BYTE_INPUTS: Final = ("image_encoder.layers.0.*", "image_encoder.layers.*.downsample.*", "mask_decoder.*")
-"""Layers that 16 input levels hurt most: the convolutions without LayerNorm before them, and the small decoder."""
+BYTE_INPUTS: Final = (
+    "image_encoder.layers.0.*",
+    "image_encoder.layers.*.downsample.*",
+    "image_encoder.*.attn.proj",
+    "image_encoder.*.mlp.fc2",
+    "image_encoder.neck.*",
+    "mask_decoder.*",
+)
+"""Layers that 16 input levels hurt most: all but those behind a LayerNorm in the encoder (docs/quantization.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,11 @@ class Recipe:
     compensate: bool = True
     uniform_codebooks: bool = False
     equalise: bool = True
-    ridge: float | None = None
+    ridge: float | None = 1.0
     repair_residual: bool = False
     damping: float = 0.01
     sweeps: int = 3
-    max_tokens: int = 8192
+    max_tokens: int = 16384
     byte_inputs: tuple[str, ...] = BYTE_INPUTS
 
     def takes_bytes(self, name: str) -> bool:
@@ -54,7 +61,7 @@ class Recipe:
         return any(fnmatchcase(name, pattern) for pattern in self.byte_inputs)
 
 
-NEAREST = Recipe(compensate=False, uniform_codebooks=True, equalise=False, byte_inputs=())
+NEAREST = Recipe(compensate=False, uniform_codebooks=True, equalise=False, ridge=None, byte_inputs=())
 """Round to nearest: the baseline."""
 
 

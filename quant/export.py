@@ -97,7 +97,7 @@ def largest_mantissa(planes: int) -> int:
 def integer_layer(name: str, layer: FakeQuantLinear, largest_output: float) -> QuantizedLinear:
     """The integer form of a calibrated layer.
 
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**12); a scale that would round to zero becomes 1.
+    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10); a scale that would round to zero becomes 1.
     The bias holds the offsets of the inputs, computed with the rounded scales so that they fold in exactly.
     QuantizedLinear itself proves, from the actual weights, that no accumulator can overflow, and raises otherwise.
     """

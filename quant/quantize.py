@@ -18,7 +18,7 @@ from quant.pictures import PromptedPicture
 from sim.contract.linear import QuantizedLinear
 from sim.picture import preprocess
 
-CALIBRATION_PICTURES = 6
+CALIBRATION_PICTURES = 8
 """Built-in pictures to calibrate on."""
 
 QUANTIZED_LAYERS = 88

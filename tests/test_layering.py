@@ -11,9 +11,9 @@ FOREIGN = {
     "hdl": {"torch", "segment_anything", "cocotb", "quant", "boards"},
     "boards": {"torch", "segment_anything", "cocotb", "quant"},
     "demo": {"torch", "amaranth", "cocotb"},
-    "sim": {"torch", "segment_anything", "amaranth", "quant", "boards"},
-    "sim/contract": {"hdl", "cocotb", "tqdm", "PIL"},
-    "sim/golden": {"hdl", "cocotb"},
+    "sim": {"torch", "segment_anything", "quant", "boards"},
+    "sim/contract": {"amaranth", "hdl", "cocotb", "tqdm", "PIL"},
+    "sim/golden": {"amaranth", "hdl", "cocotb"},
 }
 
 

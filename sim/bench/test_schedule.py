@@ -20,7 +20,7 @@ def execute(phase: Phase, memory: NDArray[np.int64]) -> NDArray[np.int16]:
             levels = phase.codebooks[command.codebook].astype(np.int64)
             weight, factor = next(weights).astype(np.int64), next(scale).astype(np.int64)
             if command.load_bias:
-                loaded_bias = next(bias).astype(np.int64) << 4
+                loaded_bias = next(bias).astype(np.int64) << 2
         else:
             sums = levels[next(codes)] @ weight * factor
             total = sums + (loaded_bias if command.first else memory[: command.tokens])

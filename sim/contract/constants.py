@@ -21,8 +21,8 @@ PRODUCT_BITS: Final = 8
 SCALE_BITS: Final = 16
 """Unsigned width of the scale of one (K tile, output)."""
 
-SCALE_FRACTION_BITS: Final = 12
-"""Fraction bits of a scale: a product step is worth up to 16 steps of the wide result, so its 16 bits are used."""
+SCALE_FRACTION_BITS: Final = 10
+"""Fraction bits of a scale: a product step is worth up to 64 steps of the wide result, so its 16 bits are used."""
 
 BIAS_BITS: Final = 32
 """Signed width of a bias."""

@@ -30,13 +30,13 @@ def test_linear_equals_a_plain_integer_loop(inputs: int, outputs: int) -> None:
     wide = linear(codes, layer)
     for token in range(7):
         for n in range(outputs):
-            total = int(layer.bias[n]) << 4
+            total = int(layer.bias[n]) << 2
             for k in range(inputs):
                 level = int(layer.codebooks[k // 64, codes[token, k]])
                 total += int(layer.scale[k // 64, n]) * int(layer.weight[n, k]) * level
             assert accumulate(codes, layer)[token, n] == total
-            floor, remainder = divmod(total, 1 << 12)
-            floor += remainder > 1 << 11 or (remainder == 1 << 11 and floor % 2 == 1)
+            floor, remainder = divmod(total, 1 << 10)
+            floor += remainder > 1 << 9 or (remainder == 1 << 9 and floor % 2 == 1)
             assert wide[token, n] == max(-(1 << 15), min((1 << 15) - 1, floor))
 
 
@@ -56,7 +56,7 @@ def test_largest_accumulator_is_still_exact() -> None:
         codebooks=np.full((16, 16), -15, np.int8),
     )
     codes = np.zeros((1, 1024), np.uint8)
-    assert accumulate(codes, layer)[0].tolist() == [120 * 1024 * 65535 + (int(b) << 4) for b in layer.bias]
+    assert accumulate(codes, layer)[0].tolist() == [120 * 1024 * 65535 + (int(b) << 2) for b in layer.bias]
 
 
 def test_worst_accumulator_bounds_every_input_and_is_reached() -> None:
@@ -94,12 +94,18 @@ def test_encode_takes_permuted_channels_and_their_offsets() -> None:
         ("activation_scale", np.array([np.nan], np.float32)),
         ("activation_scale", np.array([0], np.float32)),
         ("activation_offset", np.full(64, np.inf, np.float32)),
-        ("bias", np.full(4, (1 << 31) - 1, np.int32)),
     ],
 )
 def test_a_layer_out_of_range_is_refused(field: str, value: object) -> None:
     with pytest.raises(UserError, match="layer"):
         replace(random_layer(64, 4), **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_layer_that_could_overflow_its_accumulator_is_refused() -> None:
+    layer = random_layer(80 * 64, 2)
+    scale, codebooks = np.full((80, 2), 65535, np.uint16), np.full((80, 16), 15, np.int8)
+    with pytest.raises(UserError, match="36-bit limit"):
+        replace(layer, weight=np.full((2, 80 * 64), -8, np.int8), scale=scale, codebooks=codebooks)
 
 
 @pytest.mark.parametrize("codes", [np.full((1, 64), 16, np.uint8), np.zeros((1, 63), np.uint8), np.zeros((1, 64))])

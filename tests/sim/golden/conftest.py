@@ -274,14 +274,14 @@ def round_to_nearest(name: str, tensors: dict[str, Array], low: Array, high: Arr
     steps = [np.float32(max(high[tile].max() - low[tile].min(), 1e-6) / 15) for tile in tiles]
     weight_steps = [np.abs(weight[:, tile]).max(axis=1) / 7 for tile in tiles]
     products = np.array([weight_step * step for weight_step, step in zip(weight_steps, steps, strict=True)])
-    # A scale is below one unit of the wide result, and the largest output must fit it twice.
-    exponent = int(np.ceil(np.log2(max(products.max() * 1.001, 2 * peak / (1 << 15)))))
-    scale = np.rint(products * 2.0 ** (16 - exponent))
+    # A scale is below 64 units of the wide result, and the largest output must fit it twice.
+    exponent = int(np.ceil(np.log2(max(products.max() * 1.001 / 64, 2 * peak / (1 << 15)))))
+    scale = np.rint(products * 2.0 ** (10 - exponent))
     integers, offset = np.empty(weight.shape, np.int8), np.empty(weight.shape[1])
     for tile, step, weight_step, tile_scale in zip(tiles, steps, weight_steps, scale, strict=True):
         offset[tile] = np.rint(low[tile].min() / step + 8)
         integers[:, tile] = np.rint(weight[:, tile] / weight_step[:, None])
-        bias = bias + (tile_scale * 2.0 ** (exponent - 16)) * (integers[:, tile] @ offset[tile])
+        bias = bias + (tile_scale * 2.0 ** (exponent - 10)) * (integers[:, tile] @ offset[tile])
     return QuantizedLinear(
         name=name,
         weight=integers,

@@ -56,12 +56,12 @@ def test_every_layer_gives_the_results_of_the_definition(retina_run: RetinaRun) 
     for name, (codes, wide) in retina_run.samples.items():
         layer = retina_run.layers[name]
         for token, results in zip(codes, wide, strict=True):
-            total = layer.bias.astype(np.int64) * 16
+            total = layer.bias.astype(np.int64) * 4
             for tile, positions in layer.tile_slices():
                 levels = layer.codebooks[tile].astype(np.int64)[token[positions]]
                 total = total + layer.scale[tile] * (layer.weight[:, positions].astype(np.int64) * levels).sum(axis=1)
             # Fractions round half to even.
-            rounded = [round(Fraction(int(value), 1 << 12)) for value in total]
+            rounded = [round(Fraction(int(value), 1 << 10)) for value in total]
             assert results.tolist() == [min(max(value, -(1 << 15)), (1 << 15) - 1) for value in rounded], name
 
 

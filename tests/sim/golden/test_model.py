@@ -27,14 +27,14 @@ def wide_by_definition(codes: NDArray[np.uint8], layer: QuantizedLinear) -> list
     """Wide results of one token, straight from the definition, in Python integers."""
     results = []
     for n in range(layer.out_features):
-        accumulator = int(layer.bias[n]) << 4
+        accumulator = int(layer.bias[n]) << 2
         for t in range(layer.tiles):
             total = 0
             for k in range(64 * t, min(64 * t + 64, layer.in_features)):
                 total += int(layer.weight[n, k]) * int(layer.codebooks[t, codes[k]])
             accumulator += int(layer.scale[t, n]) * total
-        floor, remainder = accumulator >> 12, accumulator & 0xFFF
-        rounded = floor + (remainder > 0x800 or (remainder == 0x800 and floor % 2 == 1))
+        floor, remainder = accumulator >> 10, accumulator & 0x3FF
+        rounded = floor + (remainder > 0x200 or (remainder == 0x200 and floor % 2 == 1))
         results.append(max(-(1 << 15), min((1 << 15) - 1, rounded)))
     return results
 
