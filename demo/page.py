@@ -14,8 +14,6 @@ from sim.contract.folder import read_folder
 from sim.picture import intersection_over_union, load_picture, overlay, save_picture
 from sim.record import write_json, write_whole
 
-RESOURCES = ("comb", "ff", "ramw", "dp16kd", "mult18x18d")
-
 TITLE = "nibblesam: from a picture to an INT4 mask and a bitstream"
 
 
@@ -55,17 +53,16 @@ def _rtl_rows(check: dict[str, Any]) -> list[Row]:
 
 
 def _bitstream_rows(bitstream: dict[str, Any]) -> list[Row]:
-    geometry = bitstream["geometry"]
+    geometry, used = bitstream["geometry"], bitstream["resources"]
     rows: list[Row] = [
         (
             "array on the chip",
             f"{geometry['rows']} x {geometry['columns']}",
-            f"preset {bitstream['preset']}, {bitstream['device']}, with its UART host link",
+            f"preset {bitstream['preset']}, LFE5U-{bitstream['device']}, with its UART host link",
         ),
         ("clock", f"{bitstream['reached_mhz']:.1f} MHz", f"target {bitstream['target_mhz']:g} MHz, by nextpnr"),
     ]
-    for name in RESOURCES:
-        rows.append((name.upper(), f"{bitstream[name]['used']:,}", f"of {bitstream[name]['available']:,}"))
+    rows += [(name.upper(), f"{count['used']:,}", f"of {count['available']:,}") for name, count in used.items()]
     return rows
 
 
