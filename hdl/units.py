@@ -13,6 +13,7 @@ from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS, ArrayGeometry
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
+from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
 from sim.contract.errors import UserError
@@ -96,6 +97,8 @@ UNITS: Final[dict[str, Unit]] = {
     "loader": Unit("codebook memory, sweep counter and running adders", _with_geometry(TableLoader)),
     "rescale": Unit("multipliers, token memories, accumulators and rounding", _with_geometry(GroupRescale)),
     "adder_tree": Unit("one column's pipelined adder tree", _adder_tree),
+    "frame_receiver": Unit("host link: COBS, CRC-32 and the packet buffer", FrameReceiver),
+    "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
 }
 """Units by name."""
