@@ -13,13 +13,13 @@ from sim.picture import Box, overlay
 PANEL_PIXELS: Final = 640
 CAPTION_PIXELS: Final = 40
 FLOAT_COLOUR: Final = (48, 160, 255)
-INT4_COLOUR: Final = (255, 64, 32)
+INT4_COLOUR: Final = (40, 210, 90)
 
 
 def differing_pixels(
     picture: NDArray[np.uint8], float_mask: NDArray[np.bool_], int4_mask: NDArray[np.bool_]
 ) -> Image.Image:
-    """The picture in grey: blue where only the float mask is set, red where only the INT4 mask is."""
+    """The picture in grey: blue where only the float mask is set, green where only the INT4 mask is."""
     grey = np.repeat(picture.mean(axis=2, keepdims=True) * 0.6, 3, axis=2).astype(np.uint8)
     grey[float_mask & ~int4_mask] = FLOAT_COLOUR
     grey[int4_mask & ~float_mask] = INT4_COLOUR

@@ -106,7 +106,7 @@ def intersection_over_union(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float
 
 
 def overlay(
-    picture: NDArray[np.uint8], mask: NDArray[np.bool_], box: Box, colour: tuple[int, int, int] = (255, 64, 32)
+    picture: NDArray[np.uint8], mask: NDArray[np.bool_], box: Box, colour: tuple[int, int, int] = (40, 210, 90)
 ) -> Image.Image:
     """The picture with the mask tinted in and the box drawn around it."""
     tinted = picture.astype(np.float32)

@@ -33,7 +33,7 @@ def test_differing_pixels_are_coloured_by_who_set_them() -> None:
     picture, float_mask, int4_mask = masks()
     shown = np.asarray(differing_pixels(picture, float_mask, int4_mask)).astype(int)
     assert shown[10, 5, 2] > shown[10, 5, 0]  # float only: blue
-    assert shown[10, 20, 0] > shown[10, 20, 2]  # INT4 only: red
+    assert shown[10, 20, 1] > shown[10, 20, 2]  # INT4 only: green
     assert len(set(shown[10, 10])) == 1  # both: grey
 
 
