@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-from hdl.array.geometry import ArrayGeometry
 from numpy.typing import NDArray
 
+from hdl.array.geometry import ArrayGeometry
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.linear import QuantizedLinear
 
