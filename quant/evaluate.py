@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from quant.agreement import FloatTwin, compare
-from quant.models.layer_call import run
-from quant.models.lite_medsam import LiteMedSam, load_lite_medsam
 from quant.pictures import Mask, PromptedPicture, builtin_evaluation
+from quant.reference import float_masks, float_model
 from sim.assets import RETINA_BOX, retina_picture
 from sim.contract.folder import read_folder
 from sim.golden import GoldenModel
@@ -19,14 +17,6 @@ from sim.picture import Preprocessed, intersection_over_union, load_picture, mas
 
 AGREEMENT_TOKENS = 512
 """Tokens of each layer on which it is compared with its float twin."""
-
-
-def float_masks(model: LiteMedSam, picture: PromptedPicture, prepared: Preprocessed) -> list[Mask]:
-    """The float model's mask of every box."""
-    with torch.inference_mode():
-        embedding = run(model.encoder_steps(prepared))
-        logits, _ = run(model.prompt_steps(embedding, prepared, list(picture.boxes)))
-    return [mask_from_logits(one.numpy(), prepared) for one in logits]
 
 
 def golden_masks(
@@ -69,7 +59,8 @@ def evaluate(folder: Path, pictures: list[PromptedPicture] | None, progress: Cal
     Every INT4 mask is the golden integer model's. Raises UserError when the folder or the checkpoint is at fault.
     """
     contents = read_folder(folder)
-    golden, model = GoldenModel.from_contents(contents), load_lite_medsam()
+    golden = GoldenModel.from_contents(contents)
+    float_model()  # a missing checkpoint is found before anything long
     retina = PromptedPicture("retina", load_picture(retina_picture()), (RETINA_BOX,))
     pictures = builtin_evaluation() if pictures is None else pictures
     comparison = LayerComparison(golden)
@@ -77,7 +68,7 @@ def evaluate(folder: Path, pictures: list[PromptedPicture] | None, progress: Cal
     retina_figures: dict[str, Any] = {}
     for picture in [retina, *pictures]:
         prepared = preprocess(picture.pixels)
-        wanted = float_masks(model, picture, prepared)
+        wanted = float_masks(prepared, picture.boxes)
         reached = golden_masks(golden, picture, prepared, comparison if picture is retina else None)
         if picture is retina:
             retina_figures = {

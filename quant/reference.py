@@ -1,5 +1,6 @@
 """The float model as a reference: its masks, its size."""
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from quant.models import checkpoint
 from quant.models.layer_call import run
 from quant.models.lite_medsam import LiteMedSam, load_lite_medsam
-from sim.picture import Box, mask_from_logits, preprocess
+from sim.picture import Box, Preprocessed, mask_from_logits, preprocess
 
 
 @cache
@@ -18,13 +19,18 @@ def float_model() -> LiteMedSam:
     return load_lite_medsam()
 
 
-def float_mask(picture: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
-    """Mask bool (height, width) of one box on a picture uint8 RGB (height, width, 3), in float32."""
-    prepared = preprocess(picture)
+def float_masks(prepared: Preprocessed, boxes: Sequence[Box]) -> list[NDArray[np.bool_]]:
+    """The float model's masks bool (height, width) of a prepared picture, one per box."""
+    model = float_model()
     with torch.inference_mode():
-        embedding = run(float_model().encoder_steps(prepared))
-        logits, _ = run(float_model().prompt_steps(embedding, prepared, [box]))
-    return mask_from_logits(logits[0].numpy(), prepared)
+        embedding = run(model.encoder_steps(prepared))
+        logits, _ = run(model.prompt_steps(embedding, prepared, list(boxes)))
+    return [mask_from_logits(one.numpy(), prepared) for one in logits]
+
+
+def float_mask(picture: NDArray[np.uint8], box: Box) -> NDArray[np.bool_]:
+    """The float model's mask of one box on a picture uint8 RGB (height, width, 3)."""
+    return float_masks(preprocess(picture), [box])[0]
 
 
 def checkpoint_bytes() -> int:
