@@ -13,6 +13,7 @@ import torch
 from quant.models import checkpoint
 from quant.models.layer_call import im2col, run, weight_matrix
 from quant.models.lite_medsam import LiteMedSam, build_from_state, load_lite_medsam
+from quant.models.segment_anything_parts import load_modeling
 from quant.models.tiny_vit import ConvNorm
 from quant.reference import float_mask
 from sim.assets import RETINA_BOX, retina_picture
