@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-SOURCES = ("quant", "sim/contract", "sim/picture.py", "requirements.lock", "assets.lock")
+SOURCES = ("quant", "sim/contract", "sim/golden", "sim/assets.py", "sim/picture.py", "requirements.lock", "assets.lock")
 
 
 def _source_hash() -> str:

@@ -1,5 +1,7 @@
 """What the demo leaves behind: the overlay, the side-by-side picture and the report."""
 
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +13,37 @@ from demo.report import Row, Section, render
 from quant.reference import checkpoint_bytes, float_mask
 from sim.assets import RETINA_BOX, retina_picture
 from sim.contract.folder import read_folder
+from sim.contract.layer import QuantizedLayer
+from sim.contract.serialize import Operation
 from sim.picture import intersection_over_union, load_picture, overlay, save_picture
 from sim.record import write_json, write_whole
 
 TITLE = "nibblesam: from a picture to an INT4 mask and a bitstream"
 
 
+def _operation_rows(operations: Collection[Operation]) -> list[Row]:
+    passes = Counter(one.passes for one in operations if isinstance(one, QuantizedLayer))
+    spread = ", ".join(f"{layers} in {count} pass{'es' * (count > 1)}" for count, layers in sorted(passes.items()))
+    return [
+        (
+            "integer operations",
+            f"{len(operations)}",
+            "the whole image encoder, and the projections and attention of the mask decoder",
+        ),
+        ("dense layers among them", f"{passes.total()}", f"{spread} of 4-bit codes and 4-bit weights"),
+    ]
+
+
 def _model_rows(model: Path, iou: float, segment: dict[str, Any]) -> list[Row]:
     folder = read_folder(model)
     before, after = checkpoint_bytes(), folder.size_bytes
-    single = sum(layer.planes == 1 for layer in folder.layers.values())
     return [
         ("mask, INT4 against float32 (IoU)", f"{iou:.4f}", "python -m sim segment, python -m quant evaluate"),
         ("pixels of the INT4 mask", f"{segment['pixels']:,}", "golden integer model"),
         ("golden model, seconds for this picture", f"{segment['seconds']:.1f}", "numpy on this machine"),
         ("model before", f"{before / 1e6:.2f} MB", "float32 checkpoint"),
         ("model after", f"{after / 1e6:.2f} MB ({before / after:.1f}x smaller)", "model.safetensors + manifest.json"),
-        (
-            "quantized layers",
-            f"{len(folder.layers)}",
-            f"4-bit weights; {single} with 4-bit inputs, the others with 8-bit inputs in two passes of 4-bit codes; "
-            "integers inside, the rest is float32 for now",
-        ),
+        *_operation_rows(folder.operations.values()),
     ]
 
 
@@ -92,8 +103,8 @@ def write_page(
         Section("It fits and meets its clock", _bitstream_rows(bitstream)),
     ]
     lead = (
-        "LiteMedSAM quantized to 4-bit weights and 4-bit codes (one or two per input), run by the golden integer "
-        "model, one of its layers checked in the simulated hardware, and that hardware built for the ULX3S."
+        "LiteMedSAM quantized to 4-bit codes and weights (two of them where eight bits are needed), run by the golden "
+        "integer model, one of its layers checked in the simulated hardware, and that hardware built for the ULX3S."
     )
     write_whole(out / "report.html", render(TITLE, lead, sections).encode())
     return out / "report.html"

@@ -1,40 +1,94 @@
-"""`python -m quant`: quantize a model to INT4, and evaluate what came out."""
+"""`python -m quant`: quantize a model to INT4, and look at what came out."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tqdm import tqdm
 
-from quant.evaluate import evaluate
+from quant.ablate import ABLATION, run_ablation
+from quant.coco import BOXES_PER_CHUNK, evaluate_masks, read_dataset
+from quant.evaluate import evaluate, golden_segment
+from quant.export import quantized_names
+from quant.inspect import inspect_folder, tables
+from quant.models.registry import MODELS, model_spec, shape_only
+from quant.onnx_export import export_onnx
 from quant.pictures import builtin_evaluation, pictures_of_folder
-from quant.quantize import QUANTIZED_LAYERS, quantize_to_folder
+from quant.quantize import forecast_minutes, quantize_to_folder
+from quant.recipe import DEFAULT, Recipe, strict
+from quant.report_page import report_html
 from sim.contract.errors import UserError
-from sim.record import write_json
+from sim.record import write_json, write_whole
 
-MODELS = ("lite_medsam",)
+LONG_MINUTES: Final = 1.0
+"""Work that is forecast to take longer is announced."""
 
 QUANTIZE_EXAMPLE = """\
 example:
   python -m quant quantize --model lite_medsam --bits 4 --out out/model
+  python -m quant quantize --model vit_b --checkpoint sam_vit_b_01ec64.pth --bits 4 --out out/vit_b
 
 Calibrates on pictures that installed packages carry, or on your own:
   --images DIR   NAME.jpg pictures, each with NAME.png beside it: an indexed or grey instance mask, 0 = background.
                  Prompts are the tight boxes of all instances of at least 400 pixels. Eight varied pictures do;
                  more cost time and memory in proportion.
-DIR/model.safetensors and DIR/manifest.json appear together, when all is done, or not at all.
+DIR/model.safetensors and DIR/manifest.json appear together, when all is done, or not at all. Finished blocks are kept
+in DIR.partial until then: after an interruption the same command with --resume goes on and gives the same result.
 """
 
 EVALUATE_EXAMPLE = """\
-example:
+examples:
   python -m quant evaluate out/model --json out/evaluation.json
+  python -m quant evaluate out/model --coco instances_val2017.json --image-root val2017 --boxes detector.json
 
 INT4 masks come from the golden integer model, never from a float simulation of it. Without --images, prompts
 are fixed boxes on pictures that installed packages carry and that calibration does not use.
 """
+
+ABLATE_EXAMPLE = """\
+example:
+  python -m quant ablate --model lite_medsam --bits 4 --seeds 0,1,2 --out out/ablation --json out/ablation.json
+
+Every cell of the table is a model folder in --out; finished ones are not made again, so an interrupted table goes on.
+"""
+
+
+def _add_quantize(commands: Any, formatter: type[argparse.HelpFormatter]) -> None:
+    parser = commands.add_parser(
+        "quantize",
+        help="float checkpoint to INT4 folder",
+        epilog=QUANTIZE_EXAMPLE,
+        formatter_class=formatter,
+        description="Quantize a float model to 4-bit weights and activations.",
+    )
+    parser.add_argument("--model", default="lite_medsam", help=f"which model: {', '.join(MODELS)} (%(default)s)")
+    parser.add_argument("--bits", type=int, default=4, help="of weights and activations: 4, 5, 6 or 8 (%(default)s)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="calibrate on these pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of crops, boxes and reconstruction (%(default)s)")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the model")
+    parser.add_argument("--synthetic", action="store_true", help="seeded random weights, to try the tools")
+    parser.add_argument("--resume", action="store_true", help="go on with interrupted work")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parts = parser.add_argument_group("parts of the method")
+    parts.add_argument("--acnr", action=argparse.BooleanOptionalAction, default=DEFAULT.acnr, help="condition weights")
+    parts.add_argument("--no-hluq", action="store_true", help="uniform codes behind GELU and ReLU")
+    parts.add_argument("--no-lnq", action="store_true", help="uniform codes of attention probabilities")
+    parts.add_argument("--agq", action="store_true", help="AGQ in place of LNQ")
+    parts.add_argument("--no-big", action="store_true", help="leave bimodal keys as they are")
+    parts.add_argument("--cag", choices=("off", "4", "tile"), default=DEFAULT.cag, help="channel groups (%(default)s)")
+    parts.add_argument(
+        "--weight-groups", choices=("channel", "tile"), default=DEFAULT.weight_groups, help="(%(default)s)"
+    )
+    parts.add_argument("--no-compensation", action="store_true", help="round weights to nearest")
+    parts.add_argument("--recon-iters", type=int, default=DEFAULT.recon_iters, metavar="N", help="(%(default)s)")
+    parts.add_argument(
+        "--strict", action="store_true", help="no 8-bit inputs anywhere (docs/quantization.md lists where they are)"
+    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,34 +96,47 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quant", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     formatter = argparse.RawDescriptionHelpFormatter
-    quantize = commands.add_parser(
-        "quantize",
-        help="float checkpoint to INT4 folder",
-        epilog=QUANTIZE_EXAMPLE,
-        formatter_class=formatter,
-        description="Quantize a float model to 4-bit weights and activations.",
-    )
-    quantize.add_argument("--model", default=MODELS[0], help=f"which model: {', '.join(MODELS)} (%(default)s)")
-    quantize.add_argument("--bits", type=int, default=4, help="bits of weights and activations; 4 is what there is")
-    quantize.add_argument("--out", type=Path, required=True, metavar="DIR", help="result folder")
-    quantize.add_argument("--images", type=Path, metavar="DIR", help="calibrate on these pictures")
-    quantize.add_argument("--seed", type=int, default=0, help="of crops and boxes for calibration (%(default)s)")
-    quantize.add_argument("--checkpoint", type=Path, metavar="FILE", help="a copy of the checkpoint, hash checked")
-    quantize.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    evaluate = commands.add_parser(
+    _add_quantize(commands, formatter)
+    evaluation = commands.add_parser(
         "evaluate",
         help="mask quality of an INT4 folder",
         epilog=EVALUATE_EXAMPLE,
         formatter_class=formatter,
-        description="Compare the masks of an exported model with those of the float model.",
+        description="Compare the masks of an exported model with those of the float model, or with COCO annotations.",
     )
-    evaluate.add_argument("folder", type=Path, metavar="DIR", help="folder that `quantize` wrote")
-    evaluate.add_argument("--images", type=Path, metavar="DIR", help="evaluate on these pictures with masks")
-    evaluate.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    evaluation.add_argument("folder", type=Path, metavar="DIR", help="folder that `quantize` wrote")
+    evaluation.add_argument("--images", type=Path, metavar="DIR", help="evaluate on these pictures with masks")
+    evaluation.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of the float model")
+    evaluation.add_argument("--fake-quant", action="store_true", help="compare with fake quantization too (slow)")
+    evaluation.add_argument("--coco", type=Path, metavar="ANN", help="COCO instance annotations: mAP instead of IoU")
+    evaluation.add_argument("--image-root", type=Path, metavar="DIR", help="folder of the annotated pictures")
+    evaluation.add_argument("--boxes", type=Path, metavar="JSON", help="boxes of a detector, COCO results format")
+    evaluation.add_argument("--limit", type=int, metavar="N", help="only the first N annotated pictures")
+    evaluation.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    inspection = commands.add_parser("inspect", help="what is in an INT4 folder", description="Print a model's layers.")
+    inspection.add_argument("folder", type=Path, metavar="DIR", help="folder that `quantize` wrote")
+    inspection.add_argument("--html", type=Path, metavar="FILE", help="write a page with histograms and levels")
+    inspection.add_argument("--onnx", type=Path, metavar="FILE", help="write the quantized graph for Netron")
+    inspection.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    ablation = commands.add_parser(
+        "ablate",
+        help="what every part of the method buys",
+        epilog=ABLATE_EXAMPLE,
+        formatter_class=formatter,
+        description="Quantize with each part of the method alone and with all, and compare the masks.",
+    )
+    ablation.add_argument("--model", default="lite_medsam", help=f"which model: {', '.join(MODELS)} (%(default)s)")
+    ablation.add_argument("--bits", default="4,5,6", help="comma-separated (%(default)s)")
+    ablation.add_argument("--seeds", default="0,1,2", help="comma-separated (%(default)s)")
+    ablation.add_argument("--parts", help=f"comma-separated, of: {', '.join(label for label, _ in ABLATION)}")
+    ablation.add_argument("--recon-iters", type=int, default=200, metavar="N", help="(%(default)s)")
+    ablation.add_argument("--images", type=Path, metavar="DIR", help="evaluate on these pictures with masks")
+    ablation.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folders and the plot")
+    ablation.add_argument("--json", type=Path, metavar="FILE", help="write the table here")
     return parser
 
 
-def _bar(total: int, unit: str) -> Any:
+def _bar(total: int | None, unit: str) -> Any:
     return tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
 
 
@@ -84,32 +151,92 @@ def _check_place(out: Path) -> None:
         raise UserError(f"cannot write {out}: {parent} is not writable; choose a writable place")
 
 
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """The recipe that the options ask for. Raises UserError for bits that there are not."""
+    if arguments.bits not in (4, 5, 6, 8):
+        raise UserError(f"--bits {arguments.bits} is not supported; give 4, 5, 6 or 8")
+    if arguments.recon_iters < 0:
+        raise UserError(f"--recon-iters {arguments.recon_iters} is negative; give 0 for no reconstruction")
+    if arguments.agq and arguments.no_lnq:
+        raise UserError("--agq and --no-lnq exclude each other; give one of the two")
+    recipe = replace(
+        DEFAULT,
+        bits=arguments.bits,
+        acnr=arguments.acnr,
+        hluq=not arguments.no_hluq,
+        cag=arguments.cag,
+        scores="agq" if arguments.agq else "uniform" if arguments.no_lnq else "lnq",
+        big=not arguments.no_big,
+        weight_groups=arguments.weight_groups,
+        compensate=not arguments.no_compensation,
+        recon_iters=arguments.recon_iters,
+    )
+    return strict(recipe) if arguments.strict else recipe
+
+
 def _quantize(arguments: argparse.Namespace) -> None:
-    if arguments.model not in MODELS:
-        raise UserError(f"unknown model {arguments.model!r}; there is {', '.join(MODELS)}")
-    if arguments.bits != 4:
-        raise UserError(f"--bits {arguments.bits} is not supported: the array computes with 4-bit codes; use --bits 4")
+    model_spec(arguments.model)
+    recipe = recipe_of(arguments)
     _check_place(arguments.out)
     pictures = None if arguments.images is None else pictures_of_folder(arguments.images)
-    with _bar(QUANTIZED_LAYERS, "layer") as bar:
+    minutes = forecast_minutes(arguments.model, recipe, None if pictures is None else len(pictures))
+    if minutes > LONG_MINUTES:
+        print(f"this takes about {minutes:.0f} minutes on two cores", file=sys.stderr)
+    with _bar(len(quantized_names(shape_only(arguments.model))), "layer") as bar:
 
         def progress(name: str) -> None:
             bar.set_postfix_str(name, refresh=False)
             bar.update()
 
-        figures = quantize_to_folder(arguments.out, pictures, arguments.seed, progress, checkpoint=arguments.checkpoint)
+        figures = quantize_to_folder(
+            arguments.out,
+            pictures,
+            arguments.seed,
+            progress,
+            model_name=arguments.model,
+            checkpoint=arguments.checkpoint,
+            synthetic=arguments.synthetic,
+            recipe=recipe,
+            resume=arguments.resume,
+        )
+    for warning in figures["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     if arguments.json is not None:
         write_json(arguments.json, figures)
-    print(f"quantized {figures['layers']} layers of {arguments.model} to 4 bits in {figures['seconds']:.0f} s")
+    print(
+        f"quantized {figures['layers']} layers of {arguments.model} to {recipe.bits} bits in {figures['seconds']:.0f} s"
+    )
     for file, size in figures["files"].items():
         print(f"  {arguments.out / file}: {size:,} bytes")
     print(f"next: python -m quant evaluate {arguments.out}")
 
 
+def _evaluate_coco(arguments: argparse.Namespace) -> None:
+    if arguments.image_root is None or arguments.boxes is None:
+        raise UserError("--coco needs --image-root DIR and --boxes JSON; give all three")
+    task = read_dataset(arguments.coco, arguments.image_root, arguments.boxes, arguments.limit)
+    with _bar(len(task.images), "picture") as bar:
+        figures = evaluate_masks(task, golden_segment(arguments.folder), lambda *_: bar.update(), BOXES_PER_CHUNK)
+    if arguments.json is not None:
+        write_json(arguments.json, figures)
+    shown = {key: value for key, value in figures.items() if key in ("map", "map_50", "map_75")}
+    print(f"{figures['boxes']} boxes on {figures['images']} pictures, masks of the golden integer model:")
+    print("  " + "  ".join(f"{key} {value:.3f}" if value is not None else f"{key} -" for key, value in shown.items()))
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.coco is not None:
+        _evaluate_coco(arguments)
+        return
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
     with _bar(len(pictures) + 1, "picture") as bar:
-        figures = evaluate(arguments.folder, pictures, lambda _: bar.update())
+        figures = evaluate(
+            arguments.folder,
+            pictures,
+            lambda _: bar.update(),
+            checkpoint=arguments.checkpoint,
+            fake_quant=arguments.fake_quant,
+        )
     if arguments.json is not None:
         write_json(arguments.json, figures)
     truth = figures["mean_iou_to_truth"]
@@ -117,17 +244,73 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f"  IoU to float  mean {figures['mean_iou_to_float']:.4f}  min {figures['min_iou_to_float']:.4f}")
     if truth["int4"] is not None:
         print(f"  IoU to truth  int4 {truth['int4']:.4f}  float {truth['float']:.4f}")
+    if figures["mean_iou_to_fake_quant"] is not None:
+        print(f"  IoU to fake quantization  mean {figures['mean_iou_to_fake_quant']:.4f}")
     print(f"  retina        IoU {figures['retina']['iou_to_float']:.4f}  pixels {figures['retina']['pixels']}")
     print(f"  model         {figures['model_bytes']:,} bytes")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    inspection = inspect_folder(arguments.folder)
+    print(tables(inspection))
+    if arguments.json is not None:
+        write_json(arguments.json, inspection.to_json())
+    if arguments.html is not None:
+        write_whole(arguments.html, report_html(arguments.folder).encode())
+        print(f"{arguments.html}: histograms and levels")
+    if arguments.onnx is not None:
+        export_onnx(arguments.folder, arguments.onnx)
+        print(f"{arguments.onnx}: the graph, for Netron")
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{option} {text!r} is not a list of integers; give for example 0,1,2") from error
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    model_spec(arguments.model)
+    _check_place(arguments.out)
+    labels = None if arguments.parts is None else arguments.parts.split(",")
+    pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
+    with _bar(None, "cell") as bar:
+        figures = run_ablation(
+            arguments.model,
+            arguments.out,
+            bits=_numbers(arguments.bits, "--bits"),
+            seeds=_numbers(arguments.seeds, "--seeds"),
+            evaluation=pictures,
+            recon_iters=arguments.recon_iters,
+            labels=labels,
+            progress=lambda *_: bar.update(),
+        )
+    if arguments.json is not None:
+        write_json(arguments.json, figures)
+
+
+COMMANDS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
+    "quantize": _quantize,
+    "evaluate": _evaluate,
+    "inspect": _inspect,
+    "ablate": _ablate,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 success, 1 a fault the user can mend (one line on stderr). argparse exits with 2 itself."""
     parsed = build_parser().parse_args(arguments)
     try:
-        {"quantize": _quantize, "evaluate": _evaluate}[parsed.command](parsed)
+        COMMANDS[parsed.command](parsed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print(
+            "error: out of memory; give fewer or smaller pictures with --images, or close other programs",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

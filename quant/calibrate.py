@@ -1,164 +1,256 @@
-"""Layer by layer calibration in network order.
+"""Operation by operation calibration in network order.
 
-Every calibration picture runs twice, in step: once in float and once behind the layers quantized so far. In
-front of each layer all pictures stop; the layer is quantized so that, fed with its own quantized inputs, it
-gives what the float path asks for; then both paths go on. An error made early is thus seen by every later
-layer and, as far as a linear layer can, repaired.
+Every calibration picture runs twice, in step: once in float and once behind the operations quantized so far. In front
+of each operation all pictures stop; it is quantized so that, fed with its own quantized inputs, it gives what the float
+path asks for; then both paths go on. An error made early is thus seen by every later layer and, as far as a linear
+layer can, repaired. The operations of a block are first quantized one by one, then reconstructed together
+(`quant.reconstruct`), and the finished block is recorded, so that interrupted work goes on behind it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from quant import gptq
-from quant.activation import SAMPLE_TOKENS, fit_activation_grid
-from quant.byte_grid import fit_byte_grid
-from quant.channel_groups import spread
-from quant.fake_quant import FakeQuantLinear
-from quant.models.layer_call import LayerCall, Result, Steps, call_layer, weight_matrix
+from quant.fake_quant import FakeQuant, fake_quant_runner
+from quant.layer_report import LayerReport, attention_histograms, dense_histograms, relative_error
+from quant.models.layer_call import AttentionCall, BlockCall, Call, LayerCall, NormCall, Result, Steps, run
+from quant.quantize_attention import quantize_attention
+from quant.quantize_layer import apply_factor, equalising_factor, quantize_dense
+from quant.recipe import Recipe
+from quant.reconstruct import Crop, ReconstructionSettings, reconstruct_block
 
-BYTE_INPUTS: Final = (
-    "image_encoder.layers.0.*",
-    "image_encoder.layers.*.downsample.*",
-    "image_encoder.*.attn.proj",
-    "image_encoder.*.mlp.fc2",
-    "image_encoder.neck.*",
-    "mask_decoder.*",
-)
-"""Layers that 16 input levels hurt most: all but those behind a LayerNorm in the encoder (docs/quantization.md)."""
+CROP_SIDE: Final = 32
+"""Side of the squares of a map on which blocks are reconstructed, about, in pixels."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How layers are quantized.
+@dataclass
+class Calibration:
+    """What calibration found, by operation name.
 
-    compensate: error-compensating rounding; False rounds to nearest. uniform_codebooks: only the uniform
-    activation codebook. equalise: scale the channels of a LayerNorm's output to like spread, the inverse going
-    into the weight. ridge: how strongly the target is held to the original weight, in units of mean input
-    variance times inputs per token, as overfitting grows with their ratio; None leaves it there.
-    repair_residual: also ask the layers that write to the residual stream for the error that it carries.
-    damping: relative diagonal of the covariance in rounding. sweeps: rounds of polishing. max_tokens:
-    calibration tokens per layer. byte_inputs: layers whose names match one of these patterns take 8-bit inputs,
-    two planes of 4-bit codes.
+    quantized: dense layers and attentions. largest: largest magnitude of each operation's result. largest_input: of the
+    inputs of dense layers. factors: by what the channels behind the LayerNorm of a dense layer were divided.
+    reports: for the reader.
     """
 
-    compensate: bool = True
-    uniform_codebooks: bool = False
-    equalise: bool = True
-    ridge: float | None = 1.0
-    repair_residual: bool = False
-    damping: float = 0.01
-    sweeps: int = 3
-    max_tokens: int = 16384
-    byte_inputs: tuple[str, ...] = BYTE_INPUTS
+    quantized: dict[str, FakeQuant] = field(default_factory=dict)
+    largest: dict[str, float] = field(default_factory=dict)
+    largest_input: dict[str, float] = field(default_factory=dict)
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    reports: dict[str, LayerReport] = field(default_factory=dict)
 
-    def takes_bytes(self, name: str) -> bool:
-        """Whether the inputs of layer `name` have 8 bits."""
-        return any(fnmatchcase(name, pattern) for pattern in self.byte_inputs)
-
-
-NEAREST = Recipe(compensate=False, uniform_codebooks=True, equalise=False, ridge=None, byte_inputs=())
-"""Round to nearest: the baseline."""
+    def part(self, names: Sequence[str]) -> "Calibration":
+        """What was found of the given operations."""
+        part = Calibration()
+        for field_name, found in vars(self).items():
+            getattr(part, field_name).update({name: found[name] for name in names if name in found})
+        return part
 
 
-def _sample(tensors: Sequence[Tensor], limit: int) -> Tensor:
-    """Evenly spaced rows (tokens, C) of tensors (..., C), about `limit` in all; the same rows for equal shapes."""
-    total = sum(tensor[..., 0].numel() for tensor in tensors)
-    stride = max(1, -(-total // limit))
-    return torch.cat([tensor.reshape(-1, tensor.shape[-1])[stride // 2 :: stride] for tensor in tensors])
+class Record(Protocol):
+    """Where finished work is kept."""
+
+    def finished(self, unit: str) -> Calibration | None:
+        """What an earlier run found of a block or single operation, or None."""
+
+    def finish(self, unit: str, part: Calibration) -> None:
+        """Keep what was found."""
 
 
-def _equalise(calls: list[LayerCall], other_calls: list[LayerCall]) -> tuple[list[LayerCall], list[LayerCall]]:
-    """Divide the channels of a LayerNorm's output by their relative spread, and multiply the weight's columns by it.
+class NoRecord:
+    """Keeps nothing."""
 
-    The function of the network is unchanged. Returns the calls with scaled inputs.
+    def finished(self, unit: str) -> Calibration | None:
+        """Nothing."""
+
+    def finish(self, unit: str, part: Calibration) -> None:
+        """Forgets it."""
+
+
+class Calibrator:
+    """Quantizes every operation that the given passes meet, by one recipe.
+
+    `found` collects the results, `attentions` an empty call of every attention. `progress` is told each quantized
+    operation's name as it is finished. `record` keeps finished units. seed: of reconstruction.
     """
-    norm, module = calls[0].norm, calls[0].module
-    assert norm is not None and isinstance(module, nn.Linear)
-    width = spread(_sample([call.x for call in calls], SAMPLE_TOKENS))
-    factor = width / width.log().mean().exp()
-    # The folder stores norms as float16: what their rounding changes goes into the factor, so nothing is lost.
-    rounded = (norm.weight / factor).half().float()
-    factor = norm.weight / rounded
-    norm.weight.data = rounded
-    norm.bias.data = (norm.bias / factor).half().float()
-    module.weight.data *= factor
-    return (
-        [replace(call, x=call.x / factor) for call in calls],
-        [replace(call, x=call.x / factor) for call in other_calls],
-    )
+
+    def __init__(self, recipe: Recipe, progress: Callable[[str], None], record: Record | None = None, seed: int = 0):
+        self.recipe, self.progress, self.seed = recipe, progress, seed
+        self.record: Record = record or NoRecord()
+        self.found = Calibration()
+        self.attentions: dict[str, AttentionCall] = {}
+        self._norm_names: dict[int, str] = {}
+        self._names: list[str] = []
+        self._known: Calibration | None = None
+
+    def run(self, float_steps: list[Steps[Result]], steps: list[Steps[Result]]) -> tuple[list[Result], list[Result]]:
+        """Drive both passes over the same pictures, in the same order, to their ends.
+
+        Returns the float results and the results behind quantized operations.
+        """
+        finished: tuple[list[Result], list[Result]] = ([], [])
+        float_calls, calls = [next(one) for one in float_steps], [next(one) for one in steps]
+        while calls:
+            float_outputs, outputs = self._unit(float_calls, calls)
+            float_calls = _advance(float_steps, float_outputs, finished[0])
+            calls = _advance(steps, outputs, finished[1])
+        return finished
+
+    def _unit(self, float_calls: list[Call], calls: list[Call]) -> tuple[list[Tensor], list[Tensor]]:
+        """A block, or an operation outside of blocks: taken from the record or quantized and recorded."""
+        if self._known is not None or self._names:
+            return self._operation(float_calls, calls)
+        name = calls[0].name
+        self._known = self.record.finished(name) or Calibration()
+        outputs = self._block(float_calls, calls) if isinstance(calls[0], BlockCall) else None
+        outputs = outputs or self._operation(float_calls, calls)
+        if not self._known.largest:
+            self.record.finish(name, self.found.part(self._names))
+        self._known, self._names = None, []
+        return outputs
+
+    def _block(self, float_calls: list[Call], calls: list[Call]) -> tuple[list[Tensor], list[Tensor]]:
+        inputs = [call.x for call in calls if isinstance(call, BlockCall)]
+        float_inputs = [call.x for call in float_calls if isinstance(call, BlockCall)]
+        block = calls[0]
+        assert isinstance(block, BlockCall) and self._known is not None
+        targets, outputs = self.run([block.steps(x) for x in float_inputs], [block.steps(x) for x in inputs])
+        if self.recipe.recon_iters and not self._known.largest:
+            self._reconstruct(block, inputs, float_inputs, targets)
+            outputs = [self._rerun(block, x) for x in inputs]
+        return targets, outputs
+
+    def _reconstruct(
+        self, block: BlockCall, inputs: list[Tensor], float_inputs: list[Tensor], targets: list[Tensor]
+    ) -> None:
+        quantized = {name: self.found.quantized[name] for name in self._names if name in self.found.quantized}
+        before = relative_error([self._rerun(block, x) for x in inputs], targets)
+        settings = ReconstructionSettings(iterations=self.recipe.recon_iters, seed=self.seed)
+        result = reconstruct_block(
+            block.steps,
+            quantized,
+            quantized_inputs=inputs,
+            float_inputs=float_inputs,
+            targets=targets,
+            settings=settings,
+            crop=_crop(block),
+        )
+        self.found.quantized |= result.quantized
+        after = relative_error([self._rerun(block, x) for x in inputs], targets)
+        for name in quantized:
+            report = self.found.reports[name]
+            choice = {**report.choice, "block_error_before": before, "block_error_after": after, "kept": result.kept}
+            self.found.reports[name] = replace(report, choice=choice)
+
+    def _rerun(self, block: BlockCall, x: Tensor) -> Tensor:
+        """The block's output with its quantized operations; magnitudes are noted again."""
+        quantized = fake_quant_runner(self.found.quantized)
+
+        def handler(call: Call) -> Tensor:
+            output = quantized(call)
+            self._note(call.name, [output])
+            return output
+
+        return run(block.steps(x), handler)
+
+    def _note(self, name: str, outputs: list[Tensor]) -> None:
+        largest = max(float(output.abs().max()) for output in outputs)
+        self.found.largest[name] = max(largest, self.found.largest.get(name, 0.0))
+
+    def _operation(self, float_calls: list[Call], calls: list[Call]) -> tuple[list[Tensor], list[Tensor]]:
+        name = calls[0].name
+        self._names.append(name)
+        if isinstance(calls[0], NormCall):
+            self._norm_names[id(calls[0].module)] = name
+        dense = [call for call in calls if isinstance(call, LayerCall)]
+        float_dense = [call for call in float_calls if isinstance(call, LayerCall)]
+        attention = [call for call in calls if isinstance(call, AttentionCall)]
+        if dense:
+            dense, float_dense = self._equalise(dense, float_dense)
+            calls, float_calls = list(dense), list(float_dense)
+            self.found.largest_input[name] = max(float(call.x.abs().max()) for call in dense)
+        float_outputs = [call.compute() for call in float_calls]
+        for call in attention[:1]:
+            # Only scale and bias are needed later.
+            self.attentions[name] = replace(call, q=call.q[:0], k=call.k[:0], v=call.v[:0])
+        known = self._known.quantized.get(name) if self._known is not None else None
+        if known is not None and self._known is not None:
+            self.found.quantized[name], self.found.reports[name] = known, self._known.reports[name]
+        elif dense:
+            self._quantize_dense(float_dense, dense)
+        elif attention:
+            self._quantize_attention(attention)
+        outputs = [fake_quant_runner(self.found.quantized)(call) for call in calls]
+        self._note(name, outputs)
+        if name in self.found.quantized:
+            error = relative_error(outputs, float_outputs)
+            self.found.reports[name] = replace(self.found.reports[name], output_error=error)
+            self.progress(name)
+        return float_outputs, outputs
+
+    def _equalise(
+        self, calls: list[LayerCall], float_calls: list[LayerCall]
+    ) -> tuple[list[LayerCall], list[LayerCall]]:
+        """Equalise the channels of a LayerNorm that feeds this layer alone; returns the calls with scaled inputs."""
+        name = calls[0].name
+        norm = calls[0].norm
+        if self.recipe.cag != "tile" or norm is None or id(norm) not in self._norm_names:
+            return calls, float_calls
+        known = self._known.factors.get(name) if self._known is not None else None
+        factor = equalising_factor(calls) if known is None else known
+        self.found.factors[name] = factor
+        apply_factor(calls[0], factor)
+        scaled = [replace(call, x=call.x / factor) for call in calls]
+        norm_name = self._norm_names[id(norm)]
+        self.found.largest[norm_name] = max(float(call.x.abs().max()) for call in scaled)
+        return scaled, [replace(call, x=call.x / factor) for call in float_calls]
+
+    def _quantize_dense(self, float_calls: list[LayerCall], calls: list[LayerCall]) -> None:
+        name = calls[0].name
+        result = quantize_dense(float_calls, calls, self.recipe)
+        self.found.quantized[name] = result.layer
+        conditioned = result.conditioned
+        self.found.reports[name] = LayerReport(
+            name=name,
+            kind="dense",
+            input_bits=result.layer.grid.bits,
+            weight_bits=result.layer.weight.bits,
+            condition_before=None if conditioned is None else conditioned.before,
+            condition_after=None if conditioned is None else conditioned.after,
+            output_error=0.0,
+            choice=result.choice,
+            **dense_histograms(result.layer, result.inputs),
+        )
+
+    def _quantize_attention(self, calls: list[AttentionCall]) -> None:
+        name = calls[0].name
+        attention, choice, scores = quantize_attention(calls, self.recipe)
+        self.found.quantized[name] = attention
+        self.found.reports[name] = LayerReport(
+            name=name,
+            kind="attention",
+            input_bits=self.recipe.input_bits(name),
+            weight_bits=None,
+            condition_before=None,
+            condition_after=None,
+            output_error=0.0,
+            choice=choice,
+            **attention_histograms(attention, scores),
+        )
 
 
-def quantize_layer(float_calls: list[LayerCall], calls: list[LayerCall], recipe: Recipe) -> FakeQuantLinear:
-    """Quantize one layer. float_calls and calls: the same layer on the same pictures, in float and behind the
-    layers quantized so far."""
-    module = calls[0].module
-    weight = weight_matrix(module)
-    bias = getattr(module, "bias", None)
-    bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach()
-    inputs = _sample([call.x for call in calls], recipe.max_tokens)
-    grid = (
-        fit_byte_grid(inputs)
-        if recipe.takes_bytes(calls[0].name)
-        else fit_activation_grid(inputs, weight.square().sum(dim=0), recipe.uniform_codebooks)
-    )
-    weight = weight[:, grid.permutation]
-    quantized = grid.quantize(inputs)
-    if not recipe.compensate:
-        return FakeQuantLinear(grid, gptq.round_nearest(weight, quantized.square().mean(dim=0)), bias)
-    wanted = _sample([call.x for call in float_calls], recipe.max_tokens)[:, grid.permutation] @ weight.T
-    if recipe.repair_residual and calls[0].residual is not None:
-        pairs = zip(float_calls, calls, strict=True)
-        gaps = [
-            ours.residual - theirs.residual
-            for ours, theirs in pairs
-            if ours.residual is not None and theirs.residual is not None
-        ]
-        wanted += _sample(gaps, recipe.max_tokens)
-    mean_input, mean_wanted = quantized.mean(dim=0), wanted.mean(dim=0)
-    quantized -= mean_input
-    covariance = quantized.T @ quantized / quantized.shape[0]
-    target, damping = weight, recipe.damping
-    if recipe.ridge is not None:
-        ridge = recipe.ridge * quantized.shape[1] / quantized.shape[0]
-        damping = max(damping, ridge)
-        missing = (wanted - mean_wanted - quantized @ weight.T).T @ quantized / quantized.shape[0]
-        target = gptq.compensated_target(weight, covariance, missing, ridge)
-    rounded = gptq.round_columns(target, covariance, damping)
-    rounded = gptq.polish(target, rounded, covariance, damping, recipe.sweeps)
-    return FakeQuantLinear(grid, rounded, bias + mean_wanted - rounded.dequantized() @ mean_input)
+def _crop(block: BlockCall) -> Crop | None:
+    """Squares of about CROP_SIDE pixels of whole windows, or None where the block needs the map or it is no larger."""
+    window = block.window
+    if not window or window > CROP_SIDE:
+        return None
+    crop = Crop(CROP_SIDE // window * window, window)
+    return crop if crop.side < min(block.x.shape[1:3]) else None
 
 
-def quantize_in_step(
-    float_steps: list[Steps[Result]],
-    steps: list[Steps[Result]],
-    recipe: Recipe,
-    done: Callable[[str, FakeQuantLinear, float], None],
-) -> tuple[list[Result], list[Result]]:
-    """Quantize every layer that the given passes meet; `done` receives each, and its largest output.
-
-    float_steps and steps: fresh passes over the same pictures, in the same order. Returns the float results and
-    the results behind quantized layers.
-    """
-    finished: tuple[list[Result], list[Result]] = ([], [])
-    float_calls, calls = [next(one) for one in float_steps], [next(one) for one in steps]
-    while calls:
-        if recipe.equalise and calls[0].norm is not None:
-            calls, float_calls = _equalise(calls, float_calls)
-        layer = quantize_layer(float_calls, calls, recipe)
-        outputs = [layer(call.x) for call in calls]
-        done(calls[0].name, layer, max(float(output.abs().max()) for output in outputs))
-        float_calls = _advance(float_steps, map(call_layer, float_calls), finished[0])
-        calls = _advance(steps, outputs, finished[1])
-    return finished
-
-
-def _advance(steps: list[Steps[Result]], outputs: Iterable[Tensor], finished: list[Result]) -> list[LayerCall]:
-    """Send every pass the output of its layer; returns the next calls, or nothing once the passes have ended."""
+def _advance(steps: list[Steps[Result]], outputs: Iterable[Tensor], finished: list[Result]) -> list[Call]:
+    """Send every pass the result of its operation; returns the next calls, or nothing once the passes have ended."""
     following = []
     for one, output in zip(steps, outputs, strict=True):
         try:

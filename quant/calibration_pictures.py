@@ -38,6 +38,12 @@ _SOURCES: Final = (
 
 CELL_SIDE: Final = INPUT_SIDE // 2
 
+ENOUGH_PICTURES: Final = 4
+"""With fewer calibration pictures the user is warned."""
+
+ALIKE: Final = 4.0
+"""Mean difference of small copies, of 255, under which two pictures count as alike."""
+
 
 def varied_crop(picture: NDArray[np.uint8], side: int, generator: np.random.Generator) -> NDArray[np.uint8]:
     """A random square of a uint8 RGB picture as uint8 (side, side, 3), randomly flipped, tinted, toned and blurred."""
@@ -86,3 +92,15 @@ def builtin_calibration(seed: int, count: int) -> list[PromptedPicture]:
         boxes = random_boxes(pixels.shape[1], pixels.shape[0], CALIBRATION_BOXES, generator)
         pictures.append(PromptedPicture(name, pixels, boxes))
     return pictures
+
+
+def check_pictures(pictures: list[PromptedPicture]) -> list[str]:
+    """Warnings, one line each, about calibration pictures that say little: too few of them, or all alike."""
+    warnings = []
+    if len(pictures) < ENOUGH_PICTURES:
+        warnings.append(f"{len(pictures)} calibration pictures; {ENOUGH_PICTURES} varied ones or more are advised")
+    small = [np.asarray(Image.fromarray(picture.pixels).resize((16, 16)), np.float32) for picture in pictures]
+    distances = [float(np.abs(one - small[0]).mean()) for one in small[1:]]
+    if len(pictures) > 1 and max(distances) < ALIKE:
+        warnings.append(f"all {len(pictures)} calibration pictures look alike; add pictures of other scenes")
+    return warnings

@@ -49,13 +49,23 @@ def best_levels(values: NDArray[np.float64], weights: NDArray[np.float64]) -> ND
     return check_levels((np.array(levels[::-1]) - LEVEL_MAX).astype(np.int8))
 
 
-def _distinct(curve: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Ascending real levels to distinct integers: rounded, then pushed apart from the dense end."""
-    levels = np.rint(curve).astype(np.int64)
-    for index in range(1, CODES):
-        levels[index] = max(levels[index], levels[index - 1] + 1)
-    overshoot = levels - (LEVEL_MAX - np.arange(CODES)[::-1])
-    return check_levels((levels - np.maximum(overshoot, 0)).astype(np.int8))
+def distinct_levels(curve: NDArray[np.float64], low: int, high: int) -> NDArray[np.int64]:
+    """Ascending real levels to as many distinct ascending integers in [low, high]: rounded, then pushed apart.
+
+    Levels that round to one integer move up, as curves are dense at their low end; what leaves the range moves back
+    down. ValueError if the range holds fewer integers than there are levels.
+    """
+    index = np.arange(curve.size)
+    if high - low + 1 < curve.size:
+        raise ValueError(f"{curve.size} distinct levels do not fit into [{low}, {high}]")
+    # The running maximum of level - index is the least ascent of at least one per level.
+    levels = np.maximum.accumulate(np.maximum(np.rint(curve).astype(np.int64), low) - index) + index
+    return np.minimum(levels, high - index[::-1])
+
+
+def _codebook(curve: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Sixteen ascending real levels to a codebook."""
+    return check_levels(distinct_levels(curve, -LEVEL_MAX, LEVEL_MAX))
 
 
 @cache
@@ -64,8 +74,8 @@ def codebook_family() -> NDArray[np.int8]:
     centred = np.linspace(-1, 1, CODES)
     rising = np.linspace(0, 1, CODES)
     rows = [affine_codebook()]
-    rows += [_distinct(LEVEL_MAX * np.sign(centred) * np.abs(centred) ** power) for power in (1.2, 1.4, 1.7)]
+    rows += [_codebook(LEVEL_MAX * np.sign(centred) * np.abs(centred) ** power) for power in (1.2, 1.4, 1.7)]
     for power in (1.15, 1.3, 1.5, 1.75, 2.1, 2.6):
-        low_end = _distinct(2 * LEVEL_MAX * rising**power - LEVEL_MAX)
+        low_end = _codebook(2 * LEVEL_MAX * rising**power - LEVEL_MAX)
         rows += [low_end, np.ascontiguousarray(-low_end[::-1])]
     return np.stack(rows)

@@ -1,75 +1,102 @@
-"""Masks of the golden integer model against those of the float model, and each layer against its float twin."""
+"""Masks of the golden integer model against those of the float model, and each operation against float arithmetic."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quant.agreement import FloatTwin, compare
+from quant.agreement import FakeQuantParameters, agreement
+from quant.coco import PromptedMask, Segment, encode_once
 from quant.pictures import Mask, PromptedPicture, builtin_evaluation
-from quant.reference import float_masks, float_model
+from quant.reference import FloatReference
 from sim.assets import RETINA_BOX, retina_picture
-from sim.contract.folder import read_folder
+from sim.contract.folder import ModelFolder, read_folder
 from sim.golden import GoldenModel
-from sim.picture import Preprocessed, intersection_over_union, load_picture, mask_from_logits, preprocess
-
-AGREEMENT_TOKENS = 512
-"""Tokens of each layer on which it is compared with its float twin."""
+from sim.golden.parameters import Executed, Observer
+from sim.picture import Box, Preprocessed, intersection_over_union, load_picture, mask_from_logits, preprocess
 
 
-def golden_masks(
-    golden: GoldenModel,
-    picture: PromptedPicture,
-    prepared: Preprocessed,
-    observer: Callable[[str, NDArray[np.uint8], NDArray[np.int16]], None] | None = None,
-) -> list[Mask]:
-    """The golden integer model's mask of every box; `observer` sees the encoder and the first box."""
+def decoded_masks(
+    golden: GoldenModel, embedding: NDArray[np.float32], prepared: Preprocessed, boxes: Sequence[Box]
+) -> list[PromptedMask]:
+    """The mask and predicted IoU of every box for an embedding."""
+    results = []
+    for box in boxes:
+        logits, quality = golden.decode(embedding, prepared.scale_box(box))
+        results.append((mask_from_logits(logits, prepared), quality))
+    return results
+
+
+def model_masks(golden: GoldenModel, picture: PromptedPicture, observer: Observer | None = None) -> list[Mask]:
+    """The model's mask of every box of a picture; `observer` sees the encoder, and the decoder for the first box."""
+    prepared = preprocess(picture.pixels, golden.architecture.input_format)
     embedding = golden.encode_image(prepared.pixels, observer)
-    masks = []
-    for index, box in enumerate(picture.boxes):
-        logits, _ = golden.decode(embedding, prepared.scale_box(box), observer if index == 0 else None)
-        masks.append(mask_from_logits(logits, prepared))
-    return masks
+    if observer is not None:
+        golden.decode(embedding, prepared.scale_box(picture.boxes[0]), observer)
+    return [mask for mask, _ in decoded_masks(golden, embedding, prepared, picture.boxes)]
 
 
-class LayerComparison:
-    """An observer of the golden model that compares each layer, the first time it runs, with its float twin."""
+def golden_segment(folder: Path) -> Segment:
+    """What COCO evaluation asks for masks: the golden model of a folder, each picture encoded once.
 
-    def __init__(self, golden: GoldenModel) -> None:
-        self.layers = golden.parameters.quantized
-        self.results: dict[str, dict[str, Any]] = {}
+    Raises UserError when the folder is damaged.
+    """
+    golden = GoldenModel.from_folder(folder)
 
-    def __call__(self, name: str, codes: NDArray[np.uint8], wide: NDArray[np.int16]) -> None:
-        if name not in self.results:
-            codes, wide = codes.reshape(-1, codes.shape[-1]), wide.reshape(-1, wide.shape[-1])
-            stride = max(1, codes.shape[0] // AGREEMENT_TOKENS)
-            layer = self.layers[name]
-            self.results[name] = compare(codes[::stride], wide[::stride], layer, FloatTwin.of(layer))
+    def encode(picture: NDArray[np.uint8]) -> tuple[Preprocessed, NDArray[np.float32]]:
+        prepared = preprocess(picture, golden.architecture.input_format)
+        return prepared, golden.encode_image(prepared.pixels)
+
+    def decode(encoded: tuple[Preprocessed, NDArray[np.float32]], boxes: Sequence[Box]) -> list[PromptedMask]:
+        return decoded_masks(golden, encoded[1], encoded[0], boxes)
+
+    return encode_once(encode, decode)
+
+
+def fake_quant_model(contents: ModelFolder) -> GoldenModel:
+    """The model of a folder with float arithmetic around the same codes."""
+    golden = GoldenModel.from_contents(contents)
+    return GoldenModel(
+        FakeQuantParameters(golden.parameters.tensors, golden.parameters.operations), golden.architecture
+    )
 
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def evaluate(folder: Path, pictures: list[PromptedPicture] | None, progress: Callable[[str], None]) -> dict[str, Any]:
+def evaluate(
+    folder: Path,
+    pictures: list[PromptedPicture] | None,
+    progress: Callable[[str], None],
+    *,
+    checkpoint: Path | None = None,
+    fake_quant: bool = False,
+) -> dict[str, Any]:
     """Figures of an exported model on `pictures` (None: the built-in ones) and on the retina picture.
 
-    Every INT4 mask is the golden integer model's. Raises UserError when the folder or the checkpoint is at fault.
+    Every INT4 mask is the golden integer model's. checkpoint: of the float model, as for `quantize`. fake_quant: also
+    compare each mask with that of fake quantization. Raises UserError when the folder or the checkpoint is at fault.
     """
     contents = read_folder(folder)
     golden = GoldenModel.from_contents(contents)
-    float_model()  # a missing checkpoint is found before anything long
+    reference = FloatReference(contents.manifest, checkpoint)
+    simulated = fake_quant_model(contents) if fake_quant else None
     retina = PromptedPicture("retina", load_picture(retina_picture()), (RETINA_BOX,))
     pictures = builtin_evaluation() if pictures is None else pictures
-    comparison = LayerComparison(golden)
+    compared: dict[str, dict[str, Any]] = {}
+
+    def compare(name: str, executed: Executed) -> None:
+        if name not in compared:
+            compared[name] = agreement(executed)
+
     prompts: list[dict[str, Any]] = []
     retina_figures: dict[str, Any] = {}
     for picture in [retina, *pictures]:
-        prepared = preprocess(picture.pixels)
-        wanted = float_masks(prepared, picture.boxes)
-        reached = golden_masks(golden, picture, prepared, comparison if picture is retina else None)
+        wanted = reference.masks(picture.pixels, picture.boxes)
+        reached = model_masks(golden, picture, compare if picture is retina else None)
         if picture is retina:
             retina_figures = {
                 "box": list(RETINA_BOX),
@@ -77,28 +104,41 @@ def evaluate(folder: Path, pictures: list[PromptedPicture] | None, progress: Cal
                 "pixels": {"int4": int(reached[0].sum()), "float": int(wanted[0].sum())},
             }
         else:
-            for index, box in enumerate(picture.boxes):
-                prompt: dict[str, Any] = {"picture": picture.name, "box": list(box)}
-                prompt["iou_to_float"] = intersection_over_union(reached[index], wanted[index])
-                if picture.truth:
-                    prompt["int4_iou_to_truth"] = intersection_over_union(reached[index], picture.truth[index])
-                    prompt["float_iou_to_truth"] = intersection_over_union(wanted[index], picture.truth[index])
-                prompts.append(prompt)
+            faked = model_masks(simulated, picture) if simulated is not None else None
+            prompts += [_prompt(picture, index, reached, wanted, faked) for index in range(len(picture.boxes))]
         progress(picture.name)
-    to_float = [prompt["iou_to_float"] for prompt in prompts]
+
+    def mean_of(key: str) -> float | None:
+        return _mean([prompt[key] for prompt in prompts if key in prompt])
+
     return {
         "model": str(contents.manifest["model"]),
         "bits": contents.manifest["bits"],
         "masks_from": "golden integer model",
         "n_prompts": len(prompts),
-        "mean_iou_to_float": _mean(to_float),
-        "min_iou_to_float": min(to_float, default=None),
-        "mean_iou_to_truth": {
-            kind: _mean([prompt[f"{kind}_iou_to_truth"] for prompt in prompts if f"{kind}_iou_to_truth" in prompt])
-            for kind in ("int4", "float")
-        },
+        "mean_iou_to_float": mean_of("iou_to_float"),
+        "min_iou_to_float": min((prompt["iou_to_float"] for prompt in prompts), default=None),
+        "mean_iou_to_fake_quant": mean_of("iou_to_fake_quant"),
+        "mean_iou_to_truth": {kind: mean_of(f"{kind}_iou_to_truth") for kind in ("int4", "float")},
         "retina": retina_figures,
         "model_bytes": contents.size_bytes,
-        "per_layer": list(comparison.results.values()),
+        "per_layer": list(compared.values()),
         "prompts": prompts,
     }
+
+
+def _prompt(
+    picture: PromptedPicture, index: int, reached: list[Mask], wanted: list[Mask], faked: list[Mask] | None
+) -> dict[str, Any]:
+    """Figures of one box."""
+    figures: dict[str, Any] = {
+        "picture": picture.name,
+        "box": list(picture.boxes[index]),
+        "iou_to_float": intersection_over_union(reached[index], wanted[index]),
+    }
+    if faked is not None:
+        figures["iou_to_fake_quant"] = intersection_over_union(reached[index], faked[index])
+    if picture.truth:
+        figures["int4_iou_to_truth"] = intersection_over_union(reached[index], picture.truth[index])
+        figures["float_iou_to_truth"] = intersection_over_union(wanted[index], picture.truth[index])
+    return figures

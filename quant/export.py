@@ -1,31 +1,37 @@
-"""Calibrated layers and float remainder to a model folder."""
+"""What calibration found, and the float remainder, to a model folder."""
 
-import math
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from quant.byte_grid import ByteGrid
-from quant.channel_groups import tile_of_position
-from quant.fake_quant import FakeQuantLinear
-from quant.models.checkpoint import LITE_MEDSAM
-from quant.models.lite_medsam import DECODER_DEPTH, DECODER_HEADS, DECODER_MLP, LiteMedSam
-from quant.models.tiny_vit import EXPANSION, LITE_MEDSAM_STAGES, NECK_CHANNELS
-from sim.contract.arithmetic import signed_limits
-from sim.contract.constants import BIAS_BITS, BIAS_FRACTION_BITS, CODES, SCALE_BITS, SCALE_FRACTION_BITS, WIDE_BITS
+from quant.assemble import Assembly
+from quant.calibrate import Calibration
+from quant.integers import exponent_for, round_depthwise
+from quant.models.layer_call import AttentionCall
+from quant.models.lite_medsam import LiteMedSam
+from quant.models.promptable import DECODER_DEPTH, DECODER_HEADS, PromptableModel
+from quant.models.sam import PATCH_SIDE, SamVit
+from quant.models.tiny_vit import LITE_MEDSAM_STAGES
 from sim.contract.folder import quantize_weight_only, write_folder
-from sim.contract.linear import QuantizedLinear, expand_planes
-from sim.picture import INPUT_SIDE
+from sim.contract.serialize import Operation
+from sim.contract.wide import to_wide
+from sim.golden.architecture import ENCODER, Architecture
+from sim.golden.mask_decoder import decode_mask
+from sim.golden.prompt_encoder import encode_prompt
+from sim.golden.rehearsal import blank
+from sim.record import write_json
 
-WIDE_MARGIN = 1.5
-"""Largest output seen in calibration times this must fit a wide result."""
+REPORT_FILE: Final = "quantization.json"
+"""Beside the model: what calibration did, for `python -m quant inspect`."""
 
-WEIGHT_ONLY_8_BIT = (
+WEIGHT_ONLY_8_BIT: Final = (
     "mask_decoder.output_upscaling.0.weight",
     "mask_decoder.output_upscaling.3.weight",
     "mask_decoder.output_hypernetworks_mlps.0.layers.2.weight",
@@ -33,7 +39,7 @@ WEIGHT_ONLY_8_BIT = (
 )
 """Parameters stored as int8 with one scale per output channel."""
 
-NOT_EXPORTED = (
+NOT_EXPORTED: Final = (
     *(f"mask_decoder.output_hypernetworks_mlps.{index}." for index in (1, 2, 3)),
     "prompt_encoder.mask_downscaling.",
     "prompt_encoder.point_embeddings.0.",
@@ -42,8 +48,14 @@ NOT_EXPORTED = (
 )
 """What a box prompt with one mask never uses: heads of the other mask tokens, mask and point prompts."""
 
-FULL_PRECISION = ("prompt_encoder.pe_layer.", "image_encoder.patch_embed.")
-"""Stored as float32, the rest as float16: frequencies that are multiplied by 2 pi, and the first layer's colours."""
+FULL_PRECISION: Final = ("prompt_encoder.pe_layer.",)
+"""Stored as float32, the rest as float16: frequencies that are multiplied by 2 pi."""
+
+POSITIONS: Final = f"{ENCODER}.pos_embed"
+"""The one tensor that the encoder adds: whole steps of a wide exponent."""
+
+INPUT_EXPONENTS: Final = {"min_max": -14, "mean_std": -13}
+"""Of the encoder's input: pixels within [0, 1], or within three standard deviations."""
 
 
 def channel_axis(name: str) -> int:
@@ -59,121 +71,136 @@ def _stored(name: str, array: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
     return {f"float.{name}": array if name.startswith(FULL_PRECISION) else array.astype(np.float16)}
 
 
-def round_stored_weights(model: nn.Module) -> None:
-    """Round the parameters that stay outside quantized layers to what the folder keeps of them, in place.
-
-    Calibration then sees the model that will be read back. Weights of quantized layers are left alone.
-    """
-    for name, parameter in model.named_parameters():
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if is_quantized(name.rpartition(".")[0], owner):
-            continue
-        stored = list(_stored(name, parameter.detach().numpy()).values())
-        value = stored[0].astype(np.float32)
-        parameter.data = torch.from_numpy(value * stored[1] if len(stored) == 2 else value)
+def _stays_float(name: str, owner: nn.Module) -> bool:
+    """Whether a parameter of the prompt encoder or mask decoder is computed with in float."""
+    return not name.startswith((f"{ENCODER}.", *NOT_EXPORTED)) and not is_dense(name.rpartition(".")[0], owner)
 
 
-def choose_wide_exponent(
-    scale: NDArray[np.float64], bias: NDArray[np.float64], largest_output: float, planes: int
-) -> int:
-    """The smallest exponent with which every scale, the bias and WIDE_MARGIN * largest_output fit their widths.
-
-    scale: real (tiles, N) of the low plane, positive. bias: real (N,), offsets folded in. largest_output: real.
-    """
-    scale_limit = largest_mantissa(planes) / (1 << SCALE_FRACTION_BITS)
-    bias_limit = signed_limits(BIAS_BITS)[1] / (1 << BIAS_FRACTION_BITS)
-    output_limit = signed_limits(WIDE_BITS)[1] / WIDE_MARGIN
-    needed = max(
-        float(scale.max()) / scale_limit, float(np.abs(bias).max()) / bias_limit, largest_output / output_limit
-    )
-    return math.ceil(math.log2(max(needed, 2.0**-64)))
-
-
-def largest_mantissa(planes: int) -> int:
-    """The largest scale of a low plane: a high plane's is sixteen times as large and must fit too."""
-    return ((1 << SCALE_BITS) - 1) // CODES ** (planes - 1)
-
-
-def integer_layer(name: str, layer: FakeQuantLinear, largest_output: float) -> QuantizedLinear:
-    """The integer form of a calibrated layer.
-
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10); a scale that would round to zero becomes 1.
-    The bias holds the offsets of the inputs, computed with the rounded scales so that they fold in exactly.
-    QuantizedLinear itself proves, from the actual weights, that no accumulator can overflow, and raises otherwise.
-    """
-    planes = 2 if isinstance(layer.grid, ByteGrid) else 1
-    activation_scale = layer.grid.scale.double().numpy()
-    offset = layer.grid.offset.double().numpy()
-    integers = layer.weight.integers.double().numpy()
-    scale = activation_scale[:, None] * layer.weight.scale.double().numpy()
-    exponent = choose_wide_exponent(scale, layer.folded_bias().numpy(), largest_output, planes)
-    mantissa = np.rint(np.ldexp(scale, SCALE_FRACTION_BITS - exponent)).clip(1, largest_mantissa(planes))
-    tile = tile_of_position(offset.size).numpy()
-    constant = (np.ldexp(mantissa, exponent - SCALE_FRACTION_BITS)[tile].T * integers) @ offset
-    bias = np.rint(np.ldexp(layer.bias.double().numpy() + constant, BIAS_FRACTION_BITS - exponent))
-    parts: dict[str, Any] = {
-        "weight": integers.astype(np.int8),
-        "scale": mantissa.astype(np.uint16),
-        "bias": bias.astype(np.int32),
-        "wide_exponent": exponent,
-        "permutation": layer.grid.permutation.numpy().astype(np.uint16),
-        "activation_scale": layer.grid.scale.numpy().astype(np.float32),
-        "activation_offset": layer.grid.offset.numpy().astype(np.float32),
-    }
-    if isinstance(layer.grid, ByteGrid):
-        return expand_planes(name, **parts)
-    return QuantizedLinear(name=name, codebooks=layer.grid.codebooks.numpy(), **parts)
-
-
-def is_quantized(name: str, module: nn.Module) -> bool:
-    """Whether the layer `name` is quantized to 4 bits.
-
-    All linear layers and dense convolutions are, but the patch embedding, the upscaling and the last layers of
-    the decoder's heads, and what a box prompt with one mask does not use.
-    """
-    if name.startswith(("image_encoder.patch_embed.", *NOT_EXPORTED)) or f"{name}.weight" in WEIGHT_ONLY_8_BIT:
+def is_dense(name: str, module: nn.Module) -> bool:
+    """Whether the layer `name` is quantized: all linear layers and dense convolutions but the upscaling, the last
+    layers of the decoder's heads, and what a box prompt with one mask does not use."""
+    if name.startswith((*NOT_EXPORTED, "prompt_encoder.")) or f"{name}.weight" in WEIGHT_ONLY_8_BIT:
         return False
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
 
-def layer_kind(module: nn.Module) -> str:
-    """Kind of a quantized module for the manifest: linear, conv1x1 or conv3x3."""
-    if isinstance(module, nn.Conv2d):
-        return f"conv{module.kernel_size[0]}x{module.kernel_size[0]}"
-    return "linear"
+def quantized_names(model: PromptableModel) -> list[str]:
+    """Names of the dense layers and attentions that calibration quantizes."""
+    names = [name for name, module in model.named_modules() if is_dense(name, module)]
+    attentions = [*model.encoder_attention(), *model.decoder_attention()]
+    return names + [f"{one.name}.attend" for one in attentions]
 
 
-def architecture() -> dict[str, Any]:
+def round_stored_weights(model: PromptableModel) -> None:
+    """Round what is not quantized by calibration to what the folder keeps of it, in place.
+
+    Calibration then sees the model that will be read back: float parameters of the decoder in 16 or 8 bits, depthwise
+    weights in 8, absolute positions in whole steps.
+    """
+    for name, parameter in model.named_parameters():
+        if _stays_float(name, model.get_submodule(name.rpartition(".")[0])):
+            stored = list(_stored(name, parameter.detach().numpy()).values())
+            value = stored[0].astype(np.float32)
+            parameter.data = torch.from_numpy(value * stored[1] if len(stored) == 2 else value)
+        elif name == POSITIONS:
+            array = parameter.detach().numpy()
+            parameter.data = torch.from_numpy(to_wide(array, exponent_for(float(np.abs(array).max()))).real())
+    for module in model.image_encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.groups > 1:
+            round_depthwise(module)
+
+
+def architecture(model: PromptableModel) -> dict[str, Any]:
     """The numbers that the golden model needs to run the network."""
+    encoder: dict[str, Any]
+    if isinstance(model, LiteMedSam):
+        shapes = [
+            {
+                "depth": stage.depth,
+                "heads": stage.heads,
+                "window": stage.window,
+                "downsample_stride": stage.downsample_stride,
+            }
+            for stage in LITE_MEDSAM_STAGES
+        ]
+        encoder = {"kind": "tiny_vit", "stages": shapes}
+    else:
+        assert isinstance(model, SamVit)
+        shape = model.shape
+        encoder = {
+            "kind": "sam_vit",
+            "depth": shape.depth,
+            "heads": shape.heads,
+            "window": shape.window,
+            "global_blocks": list(shape.global_blocks),
+            "patch": PATCH_SIDE,
+        }
+    form = model.input_format
     return {
-        "input_side": INPUT_SIDE,
-        "stages": [vars(stage) for stage in LITE_MEDSAM_STAGES],
-        "expansion": EXPANSION,
-        "neck_channels": NECK_CHANNELS,
-        "decoder": {"depth": DECODER_DEPTH, "heads": DECODER_HEADS, "mlp_channels": DECODER_MLP},
+        "input": {
+            "side": form.side,
+            "normalisation": form.normalisation,
+            "exponent": INPUT_EXPONENTS[form.normalisation],
+        },
+        "encoder": encoder,
+        "decoder": {"depth": DECODER_DEPTH, "heads": DECODER_HEADS},
         "layer_norm_epsilon": {"transformer": 1e-5, "channels_first": 1e-6},
     }
 
 
-def remaining_tensors(model: LiteMedSam, quantized: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Everything the folder stores beside quantized layers: `float.NAME`, or `int8.NAME` with its scale."""
+def remaining_tensors(model: PromptableModel) -> dict[str, NDArray[Any]]:
+    """Everything the folder stores beside operations: `float.NAME`, or `int8.NAME` with its scale."""
     tensors: dict[str, NDArray[Any]] = {}
     for name, value in model.state_dict().items():
-        if name.rpartition(".")[0] not in quantized and not name.startswith(NOT_EXPORTED):
-            tensors |= _stored(name, value.detach().numpy().astype(np.float32))
+        array = value.detach().numpy().astype(np.float32)
+        if name == POSITIONS:
+            tensors[f"float.{name}"] = array
+        elif _stays_float(name, model.get_submodule(name.rpartition(".")[0])):
+            tensors |= _stored(name, array)
     return tensors
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A model whose calibration is done. attentions: a call of every attention."""
+
+    model: PromptableModel
+    found: Calibration
+    attentions: Mapping[str, AttentionCall]
+
+
+def integer_operations(calibrated: Calibrated) -> dict[str, Operation]:
+    """All operations of encoder and decoder in integer form, in network order."""
+    model = calibrated.model
+    shape = Architecture.from_manifest({"architecture": architecture(model)})
+    tensors = {name: value.detach().numpy() for name, value in model.state_dict().items()}
+    assembly = Assembly(
+        tensors=tensors, model=model, found=calibrated.found, attentions=calibrated.attentions, operations={}
+    )
+    side = shape.input_format.side
+    embedding = shape.encode(blank((side, side, 3), shape.input_exponent), assembly)
+    box = np.array([0, 0, side, side], np.float32)
+    prompt = encode_prompt(box, side, embedding.values.shape[:2], assembly)
+    decode_mask(embedding.real(), prompt, shape.decoder, assembly)
+    return assembly.operations
+
+
 def write_model(
-    folder: Path, model: LiteMedSam, layers: Mapping[str, QuantizedLinear], created: Mapping[str, Any]
+    folder: Path, calibrated: Calibrated, description: Mapping[str, Any], operations: Mapping[str, Operation]
 ) -> None:
-    """Write the model folder. Raises UserError when the place cannot be written."""
-    source = {
-        "file": LITE_MEDSAM.file,
-        "sha256": LITE_MEDSAM.sha256,
-        "license": LITE_MEDSAM.license,
-        "origin": LITE_MEDSAM.origin,
-    }
-    manifest = {"model": "lite_medsam", "bits": 4, "source": source, "created": created, "architecture": architecture()}
-    kinds = {name: layer_kind(model.get_submodule(name)) for name in layers}
-    write_folder(folder, layers, kinds, remaining_tensors(model, layers), manifest)
+    """Write the model folder and the report. description: model, bits, source and created of the manifest.
+
+    Raises UserError when the place cannot be written.
+    """
+    model = calibrated.model
+    manifest = {**description, "architecture": architecture(model)}
+    write_folder(folder, operations, remaining_tensors(model), manifest)
+    reports = {name: report.described() for name, report in calibrated.found.reports.items()}
+    write_json(folder / REPORT_FILE, {"model": description["model"], "layers": reports})
+
+
+def report_of(folder: Path) -> dict[str, Any] | None:
+    """The report beside a model, or None where there is none."""
+    path = folder / REPORT_FILE
+    result: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+    return result

@@ -20,7 +20,7 @@ from sim.picture import Box, check_box, load_picture
 MIN_INSTANCE_PIXELS: Final = 400
 """Smaller instances give no prompt: a few pixels of 256 x 256 say little about a quantizer."""
 
-CALIBRATION_BOXES: Final = 16
+CALIBRATION_BOXES: Final = 8
 """Boxes per calibration picture."""
 
 Mask = NDArray[np.bool_]

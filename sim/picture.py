@@ -1,9 +1,9 @@
 """Pictures and boxes: what goes into the encoder and what comes back on the picture."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,40 @@ from sim.record import write_whole
 INPUT_SIDE: Final = 256
 """Side of the square the encoder of LiteMedSAM sees, in pixels."""
 
+
+@dataclass(frozen=True)
+class InputFormat:
+    """How a picture becomes the input of an image encoder.
+
+    side: of the encoder's square in pixels; the longest side of the picture is scaled to it. resampling: filter of
+    that. normalisation: 'min_max' stretches the values of a picture to [0, 1]; 'mean_std' subtracts `mean` and
+    divides by `std`, per channel, in units of 0..255. Padding comes last and is zero.
+    """
+
+    side: int
+    normalisation: Literal["min_max", "mean_std"]
+    resampling: Literal["bicubic", "bilinear"]
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def normalise(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 (height, width, 3) of 0..255 to the range that the encoder was trained on."""
+        if self.normalisation == "mean_std":
+            mean, std = (np.asarray(one, np.float32) for one in (self.mean, self.std))
+            return ((values - mean) / std).astype(np.float32)
+        low, high = float(values.min()), float(values.max())
+        return (values - np.float32(low)) / np.float32(max(high - low, 1e-8))
+
+
+LITE_MEDSAM: Final = InputFormat(INPUT_SIDE, "min_max", "bicubic")
+"""Input of LiteMedSAM."""
+
+SAM: Final = InputFormat(1024, "mean_std", "bilinear", mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
+"""Input of Segment Anything (`Sam.preprocess` and `ResizeLongestSide` of the package segment-anything)."""
+
+VIT_TEST: Final = replace(SAM, side=256)
+"""Input of the small test model on the code path of Segment Anything."""
+
 MAX_PIXELS: Final = 100_000_000
 """Larger pictures are refused before they are decoded."""
 
@@ -24,16 +58,21 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """`pixels`: float32 (1, 3, 256, 256) within [0, 1], zero-padded right and bottom. `scaled_size`: (width, height)
+    """`pixels`: float32 (1, 3, side, side), normalised, zero-padded right and bottom. `scaled_size`: (width, height)
     of the picture inside it. `original_size`: (width, height) of the picture. All in pixels."""
 
     pixels: NDArray[np.float32]
     scaled_size: tuple[int, int]
     original_size: tuple[int, int]
 
+    @property
+    def side(self) -> int:
+        """Side of the encoder's square in pixels."""
+        return self.pixels.shape[-1]
+
     def scale_box(self, box: Box) -> NDArray[np.float32]:
         """The box float32 (4,) in pixels of the encoder's square."""
-        ratio = INPUT_SIDE / max(self.original_size)
+        ratio = self.side / max(self.original_size)
         return (np.asarray(box, np.float32) * np.float32(ratio)).astype(np.float32)
 
 
@@ -63,16 +102,15 @@ def check_box(box: Box, width: int, height: int) -> Box:
     return box
 
 
-def preprocess(picture: NDArray[np.uint8]) -> Preprocessed:
-    """uint8 RGB (height, width, 3) to the encoder's input: longest side 256 (bicubic), min-max to [0, 1], zero pad."""
+def preprocess(picture: NDArray[np.uint8], input_format: InputFormat = LITE_MEDSAM) -> Preprocessed:
+    """uint8 RGB (height, width, 3) to an encoder's input: scaled, normalised, padded."""
     height, width = picture.shape[:2]
-    ratio = INPUT_SIDE / max(height, width)
+    ratio = input_format.side / max(height, width)
     size = (max(1, int(width * ratio + 0.5)), max(1, int(height * ratio + 0.5)))
-    scaled = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC), np.float32)
-    low, high = float(scaled.min()), float(scaled.max())
-    scaled = (scaled - np.float32(low)) / np.float32(max(high - low, 1e-8))
-    pixels = np.zeros((1, 3, INPUT_SIDE, INPUT_SIDE), np.float32)
-    pixels[0, :, : size[1], : size[0]] = scaled.transpose(2, 0, 1)
+    resampling = Image.Resampling[input_format.resampling.upper()]
+    scaled = np.asarray(Image.fromarray(picture).resize(size, resampling), np.float32)
+    pixels = np.zeros((1, 3, input_format.side, input_format.side), np.float32)
+    pixels[0, :, : size[1], : size[0]] = input_format.normalise(scaled).transpose(2, 0, 1)
     return Preprocessed(pixels, size, (width, height))
 
 
@@ -93,7 +131,7 @@ def resize_bilinear(plane: NDArray[np.float32], height: int, width: int) -> NDAr
 
 def mask_from_logits(logits: NDArray[np.float32], prepared: Preprocessed) -> NDArray[np.bool_]:
     """Mask logits float32 (h, w) over the padded square to a bool mask (height, width) of the picture."""
-    square = resize_bilinear(logits, INPUT_SIDE, INPUT_SIDE)
+    square = resize_bilinear(logits, prepared.side, prepared.side)
     scaled_width, scaled_height = prepared.scaled_size
     width, height = prepared.original_size
     return resize_bilinear(square[:scaled_height, :scaled_width], height, width) > 0

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from sim.contract.errors import UserError
 from sim.contract.folder import read_folder
 from sim.golden import GoldenModel
+from sim.golden.parameters import Executed
 from sim.picture import Box, check_box, load_picture, overlay, save_picture
 from sim.record import write_json
 
@@ -84,13 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
     model = GoldenModel.from_contents(folder)
 
     encoder = set(model.encoder_layers())
-    with tqdm(total=len(encoder), desc="image encoder", unit="layer") as progress:
+    with tqdm(total=len(encoder), desc="image encoder", unit="operation") as progress:
 
-        def layer_done(name: str, _codes: NDArray[np.uint8], _wide: NDArray[np.int16]) -> None:
+        def operation_done(name: str, _executed: Executed) -> None:
             if name in encoder:
                 progress.update()
 
-        result = model.segment(picture, box, layer_done)
+        result = model.segment(picture, box, operation_done)
 
     grey = result.mask.astype(np.uint8) * np.uint8(255)
     save_picture(Image.fromarray(grey), arguments.out)

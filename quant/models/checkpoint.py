@@ -1,11 +1,11 @@
-"""The pretrained weights of LiteMedSAM: found inside an installed package, verified, read without pickle."""
+"""Pretrained weights: found or given by the user, verified, read without pickle."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sim.assets import package_file
 from sim.contract.errors import UserError
@@ -56,15 +56,25 @@ def check_finite(state: dict[str, Tensor], path: Path) -> None:
             raise UserError(f"checkpoint {path}: {name} holds a value that is not finite; use an intact checkpoint")
 
 
-def load_state(path: Path) -> dict[str, Tensor]:
-    """The state dict of a checkpoint (torch's weights-only reader). Raises UserError when it is not one."""
+def load_state(path: Path, remedy: str = "install its package again") -> dict[str, Tensor]:
+    """The state dict of a checkpoint (torch's weights-only reader). Raises UserError when it is not one.
+
+    remedy: what the user can do about a damaged file, the end of the message.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}); install its package again"
-        ) from error
+        raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"checkpoint {path} is not a plain state dict of tensors; install its package again")
+        raise UserError(f"checkpoint {path} is not a plain state dict of tensors; {remedy}")
     check_finite(state, path)
     return dict(state)
+
+
+def fit(model: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> None:
+    """Load a state into a model. Raises UserError unless every name and shape matches; `title` names the model."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"checkpoint {path} does not fit {title}: {first}") from error

@@ -2,65 +2,36 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.models import checkpoint
 from quant.models.layer_call import Steps
-from quant.models.mask_decoder import decoder_steps
-from quant.models.segment_anything_parts import load_modeling
-from quant.models.tiny_vit import NECK_CHANNELS, TinyViT
-from sim.contract.errors import UserError
-from sim.picture import INPUT_SIDE, Box, Preprocessed
+from quant.models.promptable import DECODER_DEPTH, DECODER_HEADS, DECODER_MLP, AttentionShape, PromptableModel
+from quant.models.tiny_vit import TinyViT, WindowAttention
+from sim.picture import LITE_MEDSAM
 
-EMBEDDING_SIDE = INPUT_SIDE // 4
-DECODER_HEADS = 8
-DECODER_DEPTH = 2
-DECODER_MLP = 2048
+__all__ = ["DECODER_DEPTH", "DECODER_HEADS", "DECODER_MLP", "LiteMedSam", "build_from_state", "load_lite_medsam"]
 
 
-class LiteMedSam(nn.Module):
+class LiteMedSam(PromptableModel):
     """The whole float model. Batch norms are folded by `load_lite_medsam`."""
 
+    image_encoder: TinyViT
+
     def __init__(self) -> None:
-        super().__init__()
-        modeling = load_modeling()
-        self.image_encoder = TinyViT()
-        self.prompt_encoder = modeling.PromptEncoder(
-            embed_dim=NECK_CHANNELS,
-            image_embedding_size=(EMBEDDING_SIDE, EMBEDDING_SIDE),
-            input_image_size=(INPUT_SIDE, INPUT_SIDE),
-            mask_in_chans=16,
-        )
-        self.mask_decoder = modeling.MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=modeling.TwoWayTransformer(
-                depth=DECODER_DEPTH, embedding_dim=NECK_CHANNELS, mlp_dim=DECODER_MLP, num_heads=DECODER_HEADS
-            ),
-            transformer_dim=NECK_CHANNELS,
-            iou_head_depth=3,
-            iou_head_hidden_dim=256,
-        )
+        super().__init__(TinyViT(), LITE_MEDSAM, embedding_side=LITE_MEDSAM.side // 4)
 
-    def encoder_steps(self, prepared: Preprocessed) -> Steps[Tensor]:
-        """Picture to embedding float32 (1, 64, 64, 256), stopping before every quantizable layer."""
-        return self.image_encoder.steps(torch.from_numpy(prepared.pixels).permute(0, 2, 3, 1))
+    def image_steps(self, x: Tensor) -> Steps[Tensor]:
+        """(1, 256, 256, 3) within [0, 1] to (1, 64, 64, 256)."""
+        return self.image_encoder.steps(x)
 
-    def prompt_steps(
-        self, embedding: Tensor, prepared: Preprocessed, boxes: list[Box], pixel_stride: int = 1
-    ) -> Steps[tuple[Tensor, Tensor]]:
-        """Embedding (1, 64, 64, 256) and B boxes to mask logits (B, 256, 256) and predicted IoU (B,).
-
-        With a `pixel_stride` the decoder sees every so many rows and columns of the embedding: calibration takes
-        the same statistics from fewer pixels. The logits are then smaller by that factor.
-        """
-        corners = torch.from_numpy(np.stack([prepared.scale_box(box) for box in boxes]))
-        sparse, dense = self.prompt_encoder(points=None, boxes=corners, masks=None)
-        position = self.prompt_encoder.get_dense_pe().permute(0, 2, 3, 1)
-        pixels = embedding + dense[:, :, 0, 0][:, None, None, :]
-        pixels, position = pixels[:, ::pixel_stride, ::pixel_stride], position[:, ::pixel_stride, ::pixel_stride]
-        return decoder_steps(self.mask_decoder, pixels, position, sparse)
+    def encoder_attention(self) -> list[AttentionShape]:
+        """The window attentions of TinyViT."""
+        return [
+            AttentionShape(name, module.head_channels, module.window**2)
+            for name, module in self.named_modules()
+            if isinstance(module, WindowAttention)
+        ]
 
 
 def load_lite_medsam(path: Path | None = None) -> LiteMedSam:
@@ -77,10 +48,6 @@ def load_lite_medsam(path: Path | None = None) -> LiteMedSam:
 def build_from_state(state: dict[str, Tensor], path: Path) -> LiteMedSam:
     """The model with the given weights, every name and shape matching (UserError otherwise); norms folded."""
     model = LiteMedSam()
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"checkpoint {path} does not fit LiteMedSAM: {first}") from error
+    checkpoint.fit(model, state, path, "LiteMedSAM")
     model.image_encoder.fold_norms()
     return model.eval().requires_grad_(False)

@@ -1,17 +1,18 @@
-"""The single-mask path of Segment Anything's mask decoder, one quantizable layer at a time.
+"""The single-mask path of Segment Anything's mask decoder, one quantizable operation at a time.
 
 The modules (weights, norms, upscaling, heads) are those of the package segment-anything; this file only states
-the order in which they run, so that calibration can stop before every projection. Only mask token 0 is
-decoded, which is what a box prompt uses. A test holds it against the package's own forward pass.
+the order in which they run, so that calibration can stop before every projection and every attention. Norms,
+additions and ReLUs are computed in place, in float. Only mask token 0 is decoded, which is what a box prompt
+uses. A test holds it against the package's own forward pass.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quant.models.layer_call import LayerCall, Steps
+from quant.models.layer_call import AttentionCall, LayerCall, Steps
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -25,7 +26,8 @@ def _attention(name: str, module: Any, q: Tensor, k: Tensor, v: Tensor, *, resid
     q = _split_heads((yield LayerCall(f"{name}.q_proj", module.q_proj, q)), heads)
     k = _split_heads((yield LayerCall(f"{name}.k_proj", module.k_proj, k)), heads)
     v = _split_heads((yield LayerCall(f"{name}.v_proj", module.v_proj, v)), heads)
-    attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    attended = yield AttentionCall(f"{name}.attend", q, k, v, q.shape[-1] ** -0.5)
+    attended = attended.transpose(1, 2).flatten(2)
     return (yield LayerCall(f"{name}.out_proj", module.out_proj, attended, residual=residual))
 
 
@@ -46,7 +48,9 @@ def _two_way_block(
     )
     tokens = block.norm2(tokens)
     hidden = block.mlp.act((yield LayerCall(f"{name}.mlp.lin1", block.mlp.lin1, tokens)))
-    tokens = block.norm3(tokens + (yield LayerCall(f"{name}.mlp.lin2", block.mlp.lin2, hidden, residual=tokens)))
+    tokens = block.norm3(
+        tokens + (yield LayerCall(f"{name}.mlp.lin2", block.mlp.lin2, hidden, residual=tokens, activation="relu"))
+    )
     attend = block.cross_attn_image_to_token
     q, k = pixels + pixel_pe, tokens + token_pe
     pixels = pixels + (
@@ -59,7 +63,8 @@ def _head(name: str, module: Any, x: Tensor) -> Steps[Tensor]:
     """A small ReLU network on one token per prompt, (B, C) to (B, outputs); its narrow last layer stays float."""
     *hidden, last = module.layers
     for index, layer in enumerate(hidden):
-        x = functional.relu((yield LayerCall(f"{name}.layers.{index}", layer, x)))
+        activation: Literal["relu"] | None = "relu" if index else None
+        x = functional.relu((yield LayerCall(f"{name}.layers.{index}", layer, x, activation=activation)))
     return last(x)
 
 

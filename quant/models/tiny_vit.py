@@ -7,12 +7,26 @@ a 1x1 convolution is a linear layer over pixels. Module names match the public c
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quant.models.layer_call import LayerCall, Steps, im2col, run
+from quant.models.layer_call import (
+    ActivationCall,
+    AddCall,
+    AttentionCall,
+    BlockCall,
+    DepthwiseCall,
+    LayerCall,
+    NormCall,
+    StaticBias,
+    Steps,
+    run,
+)
+from quant.models.neck import neck_steps
 
 
 @dataclass(frozen=True)
@@ -62,27 +76,36 @@ class ConvNorm(nn.Module):
         y: Tensor = self.bn(self.c(x.permute(0, 3, 1, 2)))
         return y.permute(0, 2, 3, 1)
 
-    def steps(self, name: str, x: Tensor, residual: Tensor | None = None) -> Steps[Tensor]:
-        """The same as `forward`, for a pointwise convolution that is a quantizable layer."""
+    def steps(
+        self, name: str, x: Tensor, residual: Tensor | None = None, activation: Literal["gelu"] | None = None
+    ) -> Steps[Tensor]:
+        """The same as `forward`, as a call: a pointwise convolution is a dense layer, a depthwise one is itself."""
         if isinstance(self.bn, nn.BatchNorm2d):
-            raise RuntimeError(f"{name}: fold the batch norms before running the network layer by layer")
-        return (yield LayerCall(f"{name}.c", self.c, x, residual))
+            raise RuntimeError(f"{name}: fold the batch norms before running the network step by step")
+        if self.c.groups > 1:
+            return (yield DepthwiseCall(f"{name}.c", self.c, x))
+        return (yield LayerCall(f"{name}.c", self.c, x, residual, activation=activation))
 
 
 class PatchEmbed(nn.Module):
-    """Two pointwise convolutions from RGB; they stay in float."""
+    """Two pointwise convolutions from RGB."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.seq = nn.Sequential(ConvNorm(3, channels // 2), nn.GELU(), ConvNorm(channels // 2, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.seq(x)
-        return y
+    def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
+        """(B, H, W, 3) to (B, H, W, channels)."""
+        first, _, last = self.seq
+        assert isinstance(first, ConvNorm) and isinstance(last, ConvNorm)
+        hidden = yield ActivationCall(f"{name}.seq.1", (yield from first.steps(f"{name}.seq.0", x)))
+        return (yield from last.steps(f"{name}.seq.2", hidden, activation="gelu"))
 
 
 class InvertedBottleneck(nn.Module):
     """Expand, depthwise 3x3, project, add, GELU: the block of stage 0."""
+
+    window = 1
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,10 +115,11 @@ class InvertedBottleneck(nn.Module):
         self.conv3 = ConvNorm(hidden, channels)
 
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
-        hidden = functional.gelu((yield from self.conv1.steps(f"{name}.conv1", x)))
-        hidden = functional.gelu(self.conv2(hidden))
-        projected = yield from self.conv3.steps(f"{name}.conv3", hidden, residual=x)
-        return functional.gelu(projected + x)
+        """(B, H, W, C) to the same shape."""
+        hidden = yield ActivationCall(f"{name}.act1", (yield from self.conv1.steps(f"{name}.conv1", x)))
+        hidden = yield ActivationCall(f"{name}.act2", (yield from self.conv2.steps(f"{name}.conv2", hidden)))
+        projected = yield from self.conv3.steps(f"{name}.conv3", hidden, residual=x, activation="gelu")
+        return (yield ActivationCall(f"{name}.act3", (yield AddCall(f"{name}.add", x, projected))))
 
 
 class Downsample(nn.Module):
@@ -103,14 +127,16 @@ class Downsample(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
+        self.window = stride
         self.conv1 = ConvNorm(inputs, outputs)
         self.conv2 = ConvNorm(outputs, outputs, kernel=3, stride=stride, groups=outputs)
         self.conv3 = ConvNorm(outputs, outputs)
 
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
-        x = functional.gelu((yield from self.conv1.steps(f"{name}.conv1", x)))
-        x = functional.gelu(self.conv2(x))
-        return (yield from self.conv3.steps(f"{name}.conv3", x))
+        """(B, H, W, inputs) to (B, H / stride, W / stride, outputs)."""
+        x = yield ActivationCall(f"{name}.act1", (yield from self.conv1.steps(f"{name}.conv1", x)))
+        x = yield ActivationCall(f"{name}.act2", (yield from self.conv2.steps(f"{name}.conv2", x)))
+        return (yield from self.conv3.steps(f"{name}.conv3", x, activation="gelu"))
 
 
 class WindowAttention(nn.Module):
@@ -132,13 +158,11 @@ class WindowAttention(nn.Module):
         # The checkpoint numbers distances in the order in which a raster scan first meets them, which is this one.
         self.register_buffer("bias_index", distance, persistent=False)
 
-    def attend(self, qkv: Tensor) -> Tensor:
-        """(windows, positions, 3*C) with q, k and v interleaved per head, to (windows, positions, C)."""
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(windows, positions, 3*C), ordered (head, q k or v, channel), to three of (windows, heads, positions, d)."""
         windows, positions, _ = qkv.shape
-        q, k, v = qkv.view(windows, positions, self.heads, 3, self.head_channels).permute(3, 0, 2, 1, 4)
-        bias = self.attention_biases[:, self.bias_index]
-        attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return attended.transpose(1, 2).reshape(windows, positions, -1)
+        q, k, v = qkv.reshape(windows, positions, self.heads, 3, self.head_channels).permute(3, 0, 2, 1, 4)
+        return q, k, v
 
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
         """(B, H, W, C) to the attention branch of the same shape; windows are padded with zeros before the norm."""
@@ -148,9 +172,11 @@ class WindowAttention(nn.Module):
         padded = functional.pad(x, (0, 0, 0, right, 0, bottom))
         rows, columns = padded.shape[1] // side, padded.shape[2] // side
         windows = padded.view(batch, rows, side, columns, side, channels).transpose(2, 3)
-        normed = self.norm(windows.reshape(-1, side * side, channels))
-        qkv = yield LayerCall(f"{name}.qkv", self.qkv, normed, norm=self.norm)
-        attended = self.attend(qkv).view(batch, rows, columns, side, side, channels).transpose(2, 3)
+        normed = yield NormCall(f"{name}.norm", self.norm, windows.reshape(-1, side * side, channels))
+        q, k, v = self.split((yield LayerCall(f"{name}.qkv", self.qkv, normed, norm=self.norm)))
+        bias = StaticBias(self.attention_biases[:, self.bias_index])
+        attended = yield AttentionCall(f"{name}.attend", q, k, v, self.head_channels**-0.5, bias)
+        attended = attended.transpose(1, 2).reshape(batch, rows, columns, side, side, channels).transpose(2, 3)
         attended = attended.reshape(padded.shape)[:, :height, :width]
         return (yield LayerCall(f"{name}.proj", self.proj, attended, residual=x))
 
@@ -165,8 +191,11 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(channels * EXPANSION, channels)
 
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
-        hidden = yield LayerCall(f"{name}.fc1", self.fc1, self.norm(x), norm=self.norm)
-        return (yield LayerCall(f"{name}.fc2", self.fc2, functional.gelu(hidden), residual=x))
+        """(B, H, W, C) to the branch of the same shape."""
+        normed = yield NormCall(f"{name}.norm", self.norm, x)
+        hidden = yield LayerCall(f"{name}.fc1", self.fc1, normed, norm=self.norm)
+        hidden = yield ActivationCall(f"{name}.act", hidden)
+        return (yield LayerCall(f"{name}.fc2", self.fc2, hidden, residual=x, activation="gelu"))
 
 
 class TransformerBlock(nn.Module):
@@ -174,14 +203,16 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
         super().__init__()
+        self.window = window
         self.attn = WindowAttention(channels, heads, window)
         self.local_conv = ConvNorm(channels, channels, kernel=3, groups=channels)
         self.mlp = Mlp(channels)
 
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
-        x = x + (yield from self.attn.steps(f"{name}.attn", x))
-        x = self.local_conv(x)
-        return x + (yield from self.mlp.steps(f"{name}.mlp", x))
+        """(B, H, W, C) to the same shape."""
+        x = yield AddCall(f"{name}.attn.add", x, (yield from self.attn.steps(f"{name}.attn", x)))
+        x = yield from self.local_conv.steps(f"{name}.local_conv", x)
+        return (yield AddCall(f"{name}.mlp.add", x, (yield from self.mlp.steps(f"{name}.mlp", x))))
 
 
 class Stage(nn.Module):
@@ -203,23 +234,23 @@ class Stage(nn.Module):
     def steps(self, name: str, x: Tensor) -> Steps[Tensor]:
         for index, block in enumerate(self.blocks):
             assert isinstance(block, InvertedBottleneck | TransformerBlock)
-            x = yield from block.steps(f"{name}.blocks.{index}", x)
+            path = f"{name}.blocks.{index}"
+            x = yield BlockCall(path, partial(block.steps, path), x, block.window)
         if self.downsample is not None:
-            x = yield from self.downsample.steps(f"{name}.downsample", x)
+            path = f"{name}.downsample"
+            x = yield BlockCall(path, partial(self.downsample.steps, path), x, self.downsample.window)
         return x
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of a picture (eps 1e-6), as in the neck of Segment Anything."""
+    """Parameters of a LayerNorm over the channels of a picture, as in the neck of Segment Anything."""
+
+    eps = 1e-6
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., channels) to the same shape."""
-        return functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, 1e-6)
 
 
 class TinyViT(nn.Module):
@@ -249,14 +280,12 @@ class TinyViT(nn.Module):
 
     def steps(self, x: Tensor, name: str = "image_encoder") -> Steps[Tensor]:
         """(B, H, W, 3) to (B, H/4, W/4, NECK_CHANNELS)."""
-        x = self.patch_embed(x)
+        x = yield from self.patch_embed.steps(f"{name}.patch_embed", x)
         for index, stage in enumerate(self.layers):
             assert isinstance(stage, Stage)
             x = yield from stage.steps(f"{name}.layers.{index}", x)
-        x = self.neck[1]((yield LayerCall(f"{name}.neck.0", self.neck[0], x)))
-        x = yield LayerCall(f"{name}.neck.2", self.neck[2], im2col(x))
-        y: Tensor = self.neck[3](x)
-        return y
+        path = f"{name}.neck"
+        return (yield BlockCall(path, partial(neck_steps, self.neck, path), x, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """An ordinary forward pass over `steps`."""

@@ -4,25 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.contract.constants import CODES, LEVEL_MAX, TILE_CHANNELS, WEIGHT_MAX, WEIGHT_MIN
+from sim.contract.encoder import Encoder
+from sim.contract.layer import BYTE_WEIGHT_MAX, BYTE_WEIGHT_MIN, QuantizedLayer
 from sim.contract.linear import QuantizedLinear
 
 
 def layer_of(
     weight: NDArray[np.int8], scale: NDArray[np.uint16], bias: NDArray[np.int32], codebooks: NDArray[np.int8]
 ) -> QuantizedLinear:
-    """A layer with the given integers (see QuantizedLinear) and the identity for everything real."""
-    inputs = weight.shape[1]
-    return QuantizedLinear(
-        name="bench",
-        weight=weight,
-        scale=scale,
-        bias=bias,
-        codebooks=codebooks,
-        wide_exponent=0,
-        permutation=np.arange(inputs, dtype=np.uint16),
-        activation_scale=np.ones(len(codebooks), np.float32),
-        activation_offset=np.zeros(inputs, np.float32),
-    )
+    """A layer of one pass with the given integers (see QuantizedLinear) and exponent 0."""
+    return QuantizedLinear("bench", weight, scale, bias, codebooks, wide_exponent=0)
 
 
 def random_layer(
@@ -50,6 +41,36 @@ def random_layer(
 def random_codes(generator: np.random.Generator, layer: QuantizedLinear, tokens: int) -> NDArray[np.uint8]:
     """Codes uint8 (tokens, K), uniform."""
     return generator.integers(0, CODES, (tokens, layer.in_features)).astype(np.uint8)
+
+
+def random_byte_layer(
+    generator: np.random.Generator, channels: int, outputs: int, *, weight_planes: int
+) -> QuantizedLayer:
+    """A layer with 8-bit inputs, and 8-bit weights where `weight_planes` is 2: two or four passes of the array."""
+    tiles = -(-channels // TILE_CHANNELS)
+    low, high = (WEIGHT_MIN, WEIGHT_MAX) if weight_planes == 1 else (BYTE_WEIGHT_MIN, BYTE_WEIGHT_MAX)
+    return QuantizedLayer(
+        name="bench",
+        encoder=Encoder(
+            name="bench",
+            input_exponent=0,
+            permutation=generator.permutation(channels).astype(np.uint16),
+            multiplier=np.ones(channels, np.int16),
+            addend=np.zeros(channels, np.int32),
+            shift=np.zeros(tiles, np.uint8),
+            levels=np.arange(-128, 128, dtype=np.int8)[None],
+        ),
+        weight=generator.integers(low, high + 1, (outputs, channels)).astype(np.int8),
+        scale=generator.integers(0, (1 << 12) >> (4 * (weight_planes - 1)), (tiles, outputs)).astype(np.uint16),
+        bias=generator.integers(-(1 << 22), 1 << 22, outputs).astype(np.int32),
+        wide_exponent=0,
+        weight_planes=weight_planes,
+    )
+
+
+def random_bytes(generator: np.random.Generator, layer: QuantizedLayer, tokens: int) -> NDArray[np.uint8]:
+    """Codes uint8 (tokens, C) of a layer of 8-bit inputs, uniform."""
+    return generator.integers(0, 1 << 8, (tokens, layer.encoder.channels)).astype(np.uint8)
 
 
 def tie_layer(outputs: int) -> QuantizedLinear:

@@ -20,23 +20,27 @@ from sim.bench.matmul_bench import CompiledMatmul, LayerRun, compile_matmul, run
 from sim.bench.player import BackPressure
 from sim.bench.verilator import BenchError
 from sim.contract.errors import UserError
+from sim.contract.layer import QuantizedLayer
 from sim.contract.linear import QuantizedLinear
 from sim.golden import GoldenModel
 from sim.golden.tap import LayerTap, layer_codes
 from sim.picture import load_picture
 from sim.record import write_json
 
-DEFAULT_LAYER: Final = "image_encoder.layers.2.blocks.0.attn.qkv"
 DEFAULT_TOKENS: Final = 196
 """One 14 x 14 window of the default layer."""
+
+QKV: Final = ".attn.qkv"
+"""Last part of the names of the layers that see the map in windows."""
 
 EXAMPLE: Final = """\
 example:
   python -m sim check build/model --layer image_encoder.layers.2.blocks.0.attn.qkv --json check.json
 
 Runs the picture through the golden model up to the layer, sends the layer's 4-bit codes through the Verilog of
-the matmul array under Verilator, and compares every output with the golden model's. The first run of a
-geometry compiles it (half a minute to some minutes); later runs take it from build/sim.
+the matmul array under Verilator, and compares every output with the golden model's. A layer of 8-bit inputs or
+weights takes two or four passes over the array. The first run of a geometry compiles it (half a minute to some
+minutes); later runs take it from build/sim.
 exit status: 0 no bit differs and the cycle formulas hold, 1 they do not, or a fault in what was given, 2 bad use
 """
 
@@ -51,7 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
     parser.add_argument(
-        "--layer", metavar="NAME", default=DEFAULT_LAYER, help=f"layer to run (default: {DEFAULT_LAYER})"
+        "--layer", metavar="NAME", help=f"dense layer to run (default: {QKV[1:]} of the middle attention block)"
     )
     parser.add_argument("--image", metavar="FILE", type=Path, help="picture (default: the retina of scikit-image)")
     parser.add_argument(
@@ -59,7 +63,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=DEFAULT_TOKENS,
-        help=f"tokens to send: from the middle window in attention, from the middle of the picture elsewhere "
+        help=f"tokens to send: from the middle window of an attn.qkv, from the middle of the picture elsewhere "
         f"(default: {DEFAULT_TOKENS})",
     )
     parser.add_argument(
@@ -93,18 +97,24 @@ def geometry_of(preset: str, rows: int | None, columns: int | None) -> ArrayGeom
         raise UserError(f"--preset {preset} with the given --rows and --columns: {error}") from None
 
 
+def default_layer(golden: GoldenModel) -> str:
+    """The qkv projection of the middle attention block of the image encoder: past the first, plain maps."""
+    names = [name for name in golden.encoder_layers() if name.endswith(QKV)]
+    return names[len(names) // 2]
+
+
 def choose_tokens(tap: LayerTap, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
     """Codes uint8 (tokens, K) and wide int16 (tokens, N) of at most `count` consecutive tokens of a layer.
 
-    From the start of the middle window in attention, around the middle elsewhere: borders of a picture are
-    often plain. Raises UserError when count is below 1.
+    From the start of the middle window where a layer sees several, around the middle elsewhere: borders of a picture
+    are often plain. Raises UserError when count is below 1.
     """
     if count < 1:
         raise UserError(f"--tokens {count}: at least one token is needed")
     codes, wide = tap.codes.reshape(-1, tap.codes.shape[-1]), tap.wide.reshape(-1, tap.wide.shape[-1])
     count = min(count, len(codes))
-    if ".attn." in tap.name and tap.codes.ndim == 3:
-        windows, window = tap.codes.shape[:2]
+    windows, window = tap.codes.shape[:2]
+    if tap.name.endswith(QKV) and windows > 1:
         start = min(windows // 2 * window, len(codes) - count)
     else:
         start = (len(codes) - count) // 2
@@ -129,15 +139,16 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"--back-pressure: {error}") from None
     picture = load_picture(arguments.image if arguments.image is not None else retina_picture())
     golden = GoldenModel.from_folder(arguments.model)
+    name = arguments.layer if arguments.layer is not None else default_layer(golden)
     try:
         with tqdm(total=3, unit="step", bar_format="{desc} [{n_fmt}/{total_fmt}, {elapsed}]") as bar:
-            with step(bar, f"golden model up to {arguments.layer}"):
-                tap = layer_codes(golden, picture, arguments.layer)
+            with step(bar, f"golden model up to {name}"):
+                tap = layer_codes(golden, picture, name)
                 codes, expected = choose_tokens(tap, arguments.tokens)
             with step(bar, f"Verilog and Verilator model of {geometry.rows} x {geometry.columns}"):
                 compiled = compile_matmul(geometry)
             with step(bar, f"{len(codes)} tokens through the array"):
-                layer = golden.parameters.quantized[arguments.layer]
+                layer = golden.parameters.operation(name, QuantizedLayer).array_form
                 simulating = time.monotonic()
                 (layer_run,) = run_layers(compiled, [(codes, layer)], back_pressure, seed=arguments.seed)
                 simulate_seconds = time.monotonic() - simulating
@@ -164,7 +175,7 @@ def run(arguments: argparse.Namespace) -> int:
             "simulate_seconds": simulate_seconds,
         }
         write_json(arguments.json, figures)
-    print(f"{arguments.layer} on {geometry.rows} x {geometry.columns}: {difference}")
+    print(f"{name} on {geometry.rows} x {geometry.columns}: {difference}")
     relation = "at least " if stalled else ""
     print(
         f"{layer_run.cycles} cycles, predicted {relation}{layer_run.predicted_cycles}; "
@@ -176,12 +187,16 @@ def run(arguments: argparse.Namespace) -> int:
 def figures_of(
     compiled: CompiledMatmul, layer: QuantizedLinear, codes: NDArray[np.uint8], layer_run: LayerRun
 ) -> dict[str, Any]:
-    """Sizes and cycles for the JSON file: counts are integers, utilisation is a fraction."""
+    """Sizes and cycles for the JSON file: counts are integers, utilisation is a fraction.
+
+    "inputs" are those of the array, 4 bits each: a channel counts once for each of its "passes".
+    """
     geometry = compiled.array.geometry
     return {
         "layer": layer.name,
         "tokens": len(codes),
         "inputs": layer.in_features,
+        "passes": layer.passes,
         "outputs": layer.out_features,
         "geometry": asdict(geometry),
         "cycles": layer_run.cycles,

@@ -14,23 +14,29 @@ from sim.contract.errors import UserError
 from sim.golden.tap import LayerTap
 
 EARLY_LAYER = "image_encoder.layers.0.blocks.0.conv1.c"
-"""Reached quickly by the golden model: a 1x1 convolution of 64 channels to 256 at 64 x 64 pixels."""
+"""Reached quickly by the golden model: a 1x1 convolution of 64 channels to 256 with 8-bit inputs, so in two passes."""
+
+PIXELS_LAYER = "image_encoder.patch_embed.seq.0.c"
+"""The first layer: 3 channels to 32, 8-bit inputs and 8-bit weights, so in four passes."""
 
 
+@pytest.mark.parametrize("case", [(PIXELS_LAYER, 3, 4), (EARLY_LAYER, 64, 2)], ids=["4-passes", "2-passes"])
 def test_a_layer_passes_and_its_figures_are_written(
-    exported_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: tuple[str, int, int]
 ) -> None:
+    layer, channels, passes = case
     figures_file = tmp_path / "figures.json"
-    command = ["check", str(exported_model), "--layer", EARLY_LAYER, "--tokens", "12", "--json", str(figures_file)]
+    command = ["check", str(exported_model), "--layer", layer, "--tokens", "12", "--json", str(figures_file)]
     assert main([*command, "--back-pressure", "0.2", "--seed", "3"]) == 0
     stalled = json.loads(figures_file.read_text())
     assert main(command) == 0
     flowing = json.loads(figures_file.read_text())
     output = capsys.readouterr().out.splitlines()
     outputs = flowing["outputs"] * 12
-    assert output[2] == f"{EARLY_LAYER} on 32 x 8: 0 bits of {outputs} outputs differ"
+    assert output[2] == f"{layer} on 32 x 8: 0 bits of {outputs} outputs differ"
     assert (flowing["differing_bits"], flowing["outputs_compared"]) == (0, outputs)
     assert flowing["cycles"] == flowing["cycles_predicted"] == stalled["cycles_predicted"] < stalled["cycles"]
+    assert (flowing["layer"], flowing["inputs"], flowing["passes"]) == (layer, channels * passes, passes)
     multiply_accumulates = 12 * flowing["inputs"] * flowing["outputs"]
     assert flowing["utilisation"] == pytest.approx(multiply_accumulates / (256 * flowing["cycles"]))
     assert (flowing["geometry"]["rows"], flowing["geometry"]["columns"]) == (32, 8)
@@ -98,5 +104,7 @@ def test_tokens_come_from_the_middle() -> None:
     attention = LayerTap("layers.1.attn.qkv", order.astype(np.uint8), order)
     assert choose_tokens(attention, 49)[1].ravel().tolist() == list(range(98, 147))
     assert choose_tokens(attention, 1000)[1].size == 245
+    whole_map = LayerTap("blocks.2.attn.qkv", order.reshape(1, 245, 1).astype(np.uint8), order.reshape(1, 245, 1))
+    assert choose_tokens(whole_map, 5)[1].ravel().tolist() == list(range(120, 125))
     elsewhere = LayerTap("neck.0", order.astype(np.uint8), order)
     assert choose_tokens(elsewhere, 5)[1].ravel().tolist() == list(range(120, 125))

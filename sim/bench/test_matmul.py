@@ -14,17 +14,20 @@ from sim.bench.cases import (
     CODEBOOKS,
     extreme_layer,
     layer_of,
+    random_byte_layer,
+    random_bytes,
     random_codes,
     random_layer,
     saturation_layer,
     tie_layer,
 )
-from sim.bench.check import DEFAULT_LAYER, choose_tokens
+from sim.bench.check import choose_tokens, default_layer
 from sim.bench.difference import Difference, compare
 from sim.bench.matmul_bench import CompiledMatmul, LayerCase, LayerRun, compile_matmul, run_commands, run_layers
 from sim.bench.player import BackPressure, Flip
 from sim.bench.schedule import LOAD, RUN, Command, Phase
 from sim.contract.constants import SCALE_FRACTION_BITS
+from sim.contract.layer import QuantizedLayer
 from sim.contract.linear import QuantizedLinear, accumulate, finish, linear
 from sim.golden import GoldenModel
 from sim.golden.tap import layer_codes
@@ -53,8 +56,9 @@ def tiny() -> CompiledMatmul:
 def real_case(exported_model: Path) -> tuple[LayerCase, NDArray[np.int16]]:
     """The qkv layer of a stage-2 block on one window of the retina: codes, layer, the golden model's results."""
     golden = GoldenModel.from_folder(exported_model)
-    codes, wide = choose_tokens(layer_codes(golden, load_picture(retina_picture()), DEFAULT_LAYER), 196)
-    return (codes, golden.parameters.quantized[DEFAULT_LAYER]), wide
+    name = default_layer(golden)
+    codes, wide = choose_tokens(layer_codes(golden, load_picture(retina_picture()), name), 196)
+    return (codes, golden.parameters.operation(name, QuantizedLayer).array_form), wide
 
 
 @pytest.mark.parametrize("back_pressure", [BackPressure(), STALLING], ids=["flowing", "stalling"])
@@ -125,7 +129,19 @@ def _cases() -> dict[str, LayerCase]:
     return cases
 
 
-CASES = _cases()
+def _cases_of_several_passes() -> dict[str, tuple[LayerCase, NDArray[np.int16]]]:
+    """Layers of bytes as the array takes them, and what the layer itself gives."""
+    generator = np.random.default_rng(21)
+    cases: dict[str, tuple[LayerCase, NDArray[np.int16]]] = {}
+    for weight_planes in (1, 2):
+        layer = random_byte_layer(generator, 80, 7, weight_planes=weight_planes)
+        codes = random_bytes(generator, layer, 20)
+        cases[f"{layer.passes} passes"] = (layer.array_codes(codes), layer.array_form), layer.wide(codes)
+    return cases
+
+
+SEVERAL_PASSES = _cases_of_several_passes()
+CASES = _cases() | {name: case for name, (case, _) in SEVERAL_PASSES.items()}
 
 
 @pytest.fixture(
@@ -163,6 +179,13 @@ def test_the_directed_cases_reach_what_they_aim_at() -> None:
     assert accumulators["accumulator at the bottom"].min() <= -(1 << 35) + 512
     wide = np.concatenate([linear(*case).ravel() for name, case in CASES.items() if name.startswith("random")])
     assert len(np.unique(wide)) > 300
+
+
+@pytest.mark.parametrize("name", SEVERAL_PASSES)
+def test_passes_add_up_to_the_layer_of_bytes(case_runs: tuple[bool, dict[str, LayerRun]], name: str) -> None:
+    _, expected = SEVERAL_PASSES[name]
+    assert str(compare(case_runs[1][name].wide, expected)) == "0 bits of 140 outputs differ"
+    assert len(np.unique(expected)) > 30
 
 
 def test_weights_stay_for_several_runs_and_a_second_load_replaces_the_first(tiny: CompiledMatmul) -> None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hdl.array.geometry import ArrayGeometry
-from sim.bench.cases import random_codes, random_layer
+from sim.bench.cases import random_byte_layer, random_bytes, random_codes, random_layer
 from sim.bench.schedule import LOAD, Phase, assemble, schedule
 from sim.contract.linear import finish, linear
 
@@ -52,6 +52,20 @@ def test_executing_the_commands_gives_the_bits_of_the_contract(
     assert [len(result) for result in results] == [phase.output_transfers for phase in phases]
     assert np.array_equal(assemble(phases, results, (tokens, outputs)), linear(codes, layer))
     assert all(len(phase.codebooks) <= geometry.codebooks for phase in phases)
+
+
+@pytest.mark.parametrize("weight_planes", [1, 2], ids=["2-passes", "4-passes"])
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=["16x4", "64x8", "few-codebooks"])
+def test_layers_of_several_passes_give_the_bits_of_the_layer(geometry: ArrayGeometry, weight_planes: int) -> None:
+    generator = np.random.default_rng(weight_planes)
+    layer = random_byte_layer(generator, 150, 13, weight_planes=weight_planes)
+    codes = random_bytes(generator, layer, 9)
+    phases = schedule(layer.array_codes(codes), layer.array_form, geometry)
+    memory = np.zeros((geometry.token_depth, geometry.columns), np.int64)
+    expected = layer.wide(codes)
+    assert layer.array_form.passes == 2 * weight_planes
+    assert np.array_equal(assemble(phases, [execute(phase, memory) for phase in phases], (9, 13)), expected)
+    assert len(np.unique(expected)) > 30
 
 
 def test_passes_without_an_input_are_left_out() -> None:

@@ -15,13 +15,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from sim.contract import constants
-from sim.contract.codebook import check_levels
+from sim.contract.encoder import ENCODER_INDICES
 from sim.contract.errors import UserError
-from sim.contract.linear import QuantizedLinear, expand_planes
-from sim.contract.nibbles import pack_nibbles, unpack_nibbles
+from sim.contract.layer_norm import NORM_FRACTION_BITS
+from sim.contract.serialize import Operation, flatten, restore
+from sim.contract.softmax import LOG_FRACTION_BITS
 
 FORMAT: Final = "nibblesam-model"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 TENSOR_FILE: Final = "model.safetensors"
 MANIFEST_FILE: Final = "manifest.json"
 CONTRACT: Final = {
@@ -30,23 +31,23 @@ CONTRACT: Final = {
     "bias_fraction_bits": constants.BIAS_FRACTION_BITS,
     "accumulator_bits": constants.ACCUMULATOR_BITS,
     "wide_bits": constants.WIDE_BITS,
+    "encoder_indices": ENCODER_INDICES,
+    "norm_fraction_bits": NORM_FRACTION_BITS,
+    "log_fraction_bits": LOG_FRACTION_BITS,
 }
 """The constants a folder was made for; a reader with other constants refuses it."""
-
-LAYER_KINDS: Final = ("linear", "conv1x1", "conv3x3")
 
 
 @dataclass(frozen=True)
 class ModelFolder:
     """An exported model in memory.
 
-    layers: quantized layers by state-dict name. kinds: per layer one of LAYER_KINDS. tensors: what is not a
-    quantized layer, by state-dict name, float32 (weight-only 8-bit tensors are already multiplied out).
-    manifest: the parsed manifest. size_bytes: both files together.
+    operations: integer operations by name, in network order. tensors: what is no operation, by state-dict name,
+    float32 (weight-only 8-bit tensors are already multiplied out). manifest: the parsed manifest. size_bytes: both
+    files together.
     """
 
-    layers: dict[str, QuantizedLinear]
-    kinds: dict[str, str]
+    operations: dict[str, Operation]
     tensors: dict[str, NDArray[np.float32]]
     manifest: dict[str, Any]
     size_bytes: int = field(default=0)
@@ -64,33 +65,16 @@ def quantize_weight_only(
     return np.rint(tensor / scale).clip(-127, 127).astype(np.int8), scale.astype(np.float32)
 
 
-def _narrow(values: NDArray[np.float32]) -> NDArray[Any]:
-    """The values as float16 where that keeps every one of them, else as they are."""
-    limit = np.finfo(np.float16).max
-    narrow = values.clip(-limit, limit).astype(np.float16)
-    return narrow if np.array_equal(narrow, values) else values
-
-
 def _manifest_text(document: Mapping[str, Any]) -> str:
-    """JSON with one line per entry, and one per layer."""
-    layers = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in document["layers"].items())
-    entries = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items() if key != "layers"]
-    return "{\n" + ",\n".join([*entries, ' "layers": {\n' + layers + "\n }"]) + "\n}\n"
-
-
-def _codebook_names(layers: Mapping[str, QuantizedLinear]) -> dict[bytes, str]:
-    """A short name for each distinct codebook of the model."""
-    names: dict[bytes, str] = {}
-    for layer in layers.values():
-        for levels in layer.codebooks:
-            names.setdefault(levels.tobytes(), f"codebook{len(names)}")
-    return names
+    """JSON with one line per entry, and one per operation."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in document["operations"].items()]
+    entries = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items() if key != "operations"]
+    return "{\n" + ",\n".join([*entries, ' "operations": {\n' + ",\n".join(lines) + "\n }"]) + "\n}\n"
 
 
 def write_folder(
     path: Path,
-    layers: Mapping[str, QuantizedLinear],
-    kinds: Mapping[str, str],
+    operations: Mapping[str, Operation],
     tensors: Mapping[str, NDArray[np.generic]],
     manifest: Mapping[str, Any],
 ) -> None:
@@ -98,33 +82,17 @@ def write_folder(
 
     `tensors` are stored under the given keys: `float.NAME` (float32 or float16), or the pair `int8.NAME` and
     `int8.NAME.scale` of `quantize_weight_only`. `manifest` gives `model`, `bits`, `source`, `created` and
-    `architecture`; format, schema, contract, codebooks, layers and the hash of the tensors are added here.
+    `architecture`; format, schema, contract, operations and the hash of the tensors are added here.
     An existing folder is replaced only if it is a model folder. Raises UserError when it is not, or when the
     place cannot be written.
     """
     if path.exists() and not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
         raise UserError(f"{path} exists and is not a model folder; name another folder or move it away")
-    names = _codebook_names(layers)
-    stored: dict[str, NDArray[Any]] = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
-    layer_entries: dict[str, Any] = {}
-    for name, layer in layers.items():
-        # Of a pair of planes only the low one is stored: it tells the high one.
-        slices = [positions for _, positions in layer.tile_slices()][layer.planes - 1 :: layer.planes]
-        kept = np.concatenate([np.arange(positions.start, positions.stop) for positions in slices])
-        stored[f"{name}.weight"] = pack_nibbles(layer.weight[:, kept])
-        stored[f"{name}.scale"] = layer.scale[layer.planes - 1 :: layer.planes]
-        stored[f"{name}.bias"] = layer.bias
-        stored[f"{name}.permutation"] = layer.permutation[kept]
-        stored[f"{name}.activation_scale"] = layer.activation_scale[layer.planes - 1 :: layer.planes]
-        stored[f"{name}.activation_offset"] = _narrow(layer.activation_offset[kept])
-        layer_entries[name] = {
-            "kind": kinds[name],
-            "in_features": layer.channels,
-            "out_features": layer.out_features,
-            "planes": layer.planes,
-            "codebooks": [names[levels.tobytes()] for levels in layer.codebooks],
-            "wide_exponent": layer.wide_exponent,
-        }
+    stored: dict[str, NDArray[Any]] = dict(tensors)
+    entries: dict[str, Any] = {}
+    for name, operation in operations.items():
+        entries[name], parts = flatten(name, operation)
+        stored |= parts
     blob = save({key: np.ascontiguousarray(value) for key, value in stored.items()})
     document = {
         "format": FORMAT,
@@ -132,8 +100,7 @@ def write_folder(
         **manifest,
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
         "contract": CONTRACT,
-        "codebooks": {name: np.frombuffer(raw, np.int8).tolist() for raw, name in names.items()},
-        "layers": layer_entries,
+        "operations": entries,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -172,46 +139,10 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     if manifest.get("contract") != CONTRACT:
         raise UserError(f"{path} was made for other contract constants {manifest.get('contract')}; export again")
-    for key in ("layers", "codebooks", "architecture", "source", "tensors_sha256", "model", "bits"):
+    for key in ("operations", "architecture", "source", "tensors_sha256", "model", "bits"):
         if key not in manifest:
             raise UserError(f"{path} lacks the entry {key!r}; export the model again")
     return manifest
-
-
-def _take(tensors: dict[str, NDArray[Any]], key: str, path: Path) -> NDArray[Any]:
-    if key not in tensors:
-        raise UserError(f"{path} lacks the tensor {key}; export the model again")
-    return tensors.pop(key)
-
-
-def _read_layer(
-    name: str, entry: dict[str, Any], codebooks: dict[str, Any], tensors: dict[str, Any], path: Path
-) -> QuantizedLinear:
-    try:
-        inputs, outputs, exponent = int(entry["in_features"]), int(entry["out_features"]), int(entry["wide_exponent"])
-        levels = np.stack([check_levels(codebooks[key], f"codebook {key}") for key in entry["codebooks"]])
-        kind, planes = entry["kind"], entry["planes"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} is not described whole ({error!r})") from error
-    if kind not in LAYER_KINDS:
-        raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} is of unknown kind {kind!r}")
-    if planes not in (1, 2):
-        raise UserError(f"{path.parent / MANIFEST_FILE}: layer {name} has {planes!r} planes, 1 or 2 are possible")
-    packed = _take(tensors, f"{name}.weight", path)
-    if packed.dtype != np.uint8 or packed.shape != (outputs, (inputs + 1) // 2):
-        raise UserError(f"{path}: {name}.weight is {packed.dtype} {packed.shape}, not {outputs} x {inputs} nibbles")
-    parts: dict[str, Any] = {
-        "name": name,
-        "weight": unpack_nibbles(packed, inputs),
-        "scale": _take(tensors, f"{name}.scale", path),
-        "bias": _take(tensors, f"{name}.bias", path),
-        "wide_exponent": exponent,
-        "permutation": _take(tensors, f"{name}.permutation", path),
-        "activation_scale": _take(tensors, f"{name}.activation_scale", path),
-        "activation_offset": _take(tensors, f"{name}.activation_offset", path).astype(np.float32),
-    }
-    layer = QuantizedLinear(codebooks=levels[planes - 1 :: planes], **parts)
-    return layer if planes == 1 else expand_planes(**parts)
 
 
 def _read_other_tensors(tensors: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[np.float32]]:
@@ -251,15 +182,11 @@ def read_folder(path: Path) -> ModelFolder:
         raise UserError(f"{tensor_path} is damaged ({error}); export the model again") from error
     if hashlib.sha256(blob).hexdigest() != manifest["tensors_sha256"]:
         raise UserError(f"{tensor_path} does not match the hash in {MANIFEST_FILE}; export the model again")
-    if not isinstance(manifest["layers"], dict) or not isinstance(manifest["codebooks"], dict):
-        raise UserError(f"{path / MANIFEST_FILE}: layers and codebooks must be objects; export the model again")
-    layers = {
-        name: _read_layer(name, entry, manifest["codebooks"], tensors, tensor_path)
-        for name, entry in manifest["layers"].items()
-    }
+    if not isinstance(manifest["operations"], dict):
+        raise UserError(f"{path / MANIFEST_FILE}: operations must be an object; export the model again")
+    operations = {name: restore(name, entry, tensors, str(path)) for name, entry in manifest["operations"].items()}
     return ModelFolder(
-        layers=layers,
-        kinds={name: entry["kind"] for name, entry in manifest["layers"].items()},
+        operations=operations,
         tensors=_read_other_tensors(tensors, tensor_path),
         manifest=manifest,
         size_bytes=len(blob) + (path / MANIFEST_FILE).stat().st_size,

@@ -1,9 +1,8 @@
-"""The golden model: LiteMedSAM's network executed from an exported folder with numpy alone.
+"""The golden model: a network of the Segment Anything family executed from an exported folder with numpy alone.
 
-Inside every quantized layer the arithmetic is the integer contract of `sim.contract`, bit for bit what
-the hardware computes. In this version everything between those layers (LayerNorm, softmax, GELU, the two
-products of attention, depthwise convolutions, residual additions, the prompt encoder, the mask decoder's
-upscaling and heads) runs in float32.
+The image encoder, TinyViT or ViT, is integers from the picture to the embedding: every operation is one of the
+contract in `sim.contract`, bit for bit what the hardware computes, on 16-bit wide numbers. The prompt encoder is
+float32; the mask decoder computes its projections and its attention in integers and the rest in float32.
 
 Feature maps are channel-last, (rows, columns, channels), and there is no batch axis: one picture at a time.
 """

@@ -2,6 +2,9 @@
 
 Kirillov et al., Segment Anything, section 3 and appendix A. A single box asks for a single mask, so the
 hypernetworks of the other three mask tokens are not evaluated (and not exported).
+
+Projections, MLPs and attention are integer operations; norms, additions, ReLU, upscaling and the narrow last layer
+of each head are float32.
 """
 
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.golden.attention import merge_heads, scaled_attention, split_heads
+from sim.contract.wide import Wide
 from sim.golden.convolution import transposed_2x2
 from sim.golden.gelu import gelu
 from sim.golden.normalization import LAYER_NORM_2D_EPSILON
@@ -38,13 +41,18 @@ def _relu(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def attention(name: str, q: Tokens, k: Tokens, v: Tokens, *, heads: int, parameters: Parameters) -> Tokens:
-    """Multi-head attention with its own projections: (queries, C), (keys, C), (keys, C) to (queries, C)."""
-    mixed = scaled_attention(
-        split_heads(parameters.linear(f"{name}.q_proj", q), heads),
-        split_heads(parameters.linear(f"{name}.k_proj", k), heads),
-        split_heads(parameters.linear(f"{name}.v_proj", v), heads),
+    """Multi-head attention with its own projections: (queries, C), (keys, C), (keys, C) to (queries, C).
+
+    From the projections of its operands to the projection of its result, values stay integers.
+    """
+
+    def project(part: str, x: Tokens) -> Wide:
+        return parameters.linear(f"{name}.{part}", parameters.entering(f"{name}.{part}", x[None]))
+
+    mixed = parameters.attention(
+        f"{name}.attend", project("q_proj", q), project("k_proj", k), project("v_proj", v), heads=heads
     )
-    return parameters.linear(f"{name}.out_proj", merge_heads(mixed))
+    return parameters.linear(f"{name}.out_proj", mixed.with_values(mixed.values[0])).real()
 
 
 def two_way_transformer(
@@ -65,41 +73,44 @@ def two_way_transformer(
         else:
             q = queries + tokens
             queries = queries + attention(f"{layer}.self_attn", q, q, queries, heads=shape.heads, parameters=parameters)
-        queries = parameters.norm(f"{layer}.norm1", queries)
+        queries = parameters.float_norm(f"{layer}.norm1", queries)
 
         cross = f"{layer}.cross_attn_token_to_image"
         queries = queries + attention(
             cross, queries + tokens, keys + position, keys, heads=shape.heads, parameters=parameters
         )
-        queries = parameters.norm(f"{layer}.norm2", queries)
+        queries = parameters.float_norm(f"{layer}.norm2", queries)
 
-        hidden = _relu(parameters.linear(f"{layer}.mlp.lin1", queries))
-        queries = parameters.norm(f"{layer}.norm3", queries + parameters.linear(f"{layer}.mlp.lin2", hidden))
+        hidden = _relu(parameters.float_linear(f"{layer}.mlp.lin1", queries))
+        queries = parameters.float_norm(
+            f"{layer}.norm3", queries + parameters.float_linear(f"{layer}.mlp.lin2", hidden)
+        )
 
         cross = f"{layer}.cross_attn_image_to_token"
         keys = keys + attention(
             cross, keys + position, queries + tokens, queries, heads=shape.heads, parameters=parameters
         )
-        keys = parameters.norm(f"{layer}.norm4", keys)
+        keys = parameters.float_norm(f"{layer}.norm4", keys)
 
     final = f"{name}.final_attn_token_to_image"
     queries = queries + attention(
         final, queries + tokens, keys + position, keys, heads=shape.heads, parameters=parameters
     )
-    return parameters.norm(f"{name}.norm_final_attn", queries), keys
+    return parameters.float_norm(f"{name}.norm_final_attn", queries), keys
 
 
 def mlp_head(name: str, x: Tokens, parameters: Parameters) -> Tokens:
-    """HEAD_LAYERS linear layers with ReLU between them."""
-    for index in range(HEAD_LAYERS):
-        x = parameters.linear(f"{name}.layers.{index}", x if index == 0 else _relu(x))
-    return x
+    """HEAD_LAYERS linear layers with ReLU between them; the last, narrow one is float."""
+    last = f"{name}.layers.{HEAD_LAYERS - 1}"
+    for index in range(HEAD_LAYERS - 1):
+        x = _relu(parameters.float_linear(f"{name}.layers.{index}", x))
+    return x @ parameters.tensor(f"{last}.weight").T + parameters.tensor(f"{last}.bias")
 
 
 def upscale(name: str, x: NDArray[np.float32], parameters: Parameters) -> NDArray[np.float32]:
     """Two transposed convolutions: (rows, columns, C) to (4 * rows, 4 * columns, C / 8)."""
     x = transposed_2x2(x, parameters.tensor(f"{name}.0.weight"), parameters.tensor(f"{name}.0.bias"))
-    x = parameters.norm(f"{name}.1", x, LAYER_NORM_2D_EPSILON)
+    x = parameters.float_norm(f"{name}.1", x, LAYER_NORM_2D_EPSILON)
     x = transposed_2x2(gelu(x), parameters.tensor(f"{name}.3.weight"), parameters.tensor(f"{name}.3.bias"))
     return gelu(x)
 

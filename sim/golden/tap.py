@@ -7,17 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.contract.errors import UserError
+from sim.contract.layer import QuantizedLayer
 from sim.golden.model import GoldenModel
+from sim.golden.parameters import Executed
 from sim.picture import Box, preprocess
 
 
 @dataclass(frozen=True)
 class LayerTap:
-    """What went into and came out of a quantized layer.
+    """What went into and came out of a dense layer.
 
-    codes: uint8 (..., K) in permuted order. wide: int16 (..., N). The leading axes are those of the network:
-    (windows, tokens) in the attention of the image encoder, (rows, columns) in its other layers, (tokens,) in
-    the mask decoder; flattened, tokens are in the order in which the layer sees them.
+    codes: uint8 (..., K), the 4-bit codes of its array form, passes included. wide: int16 (..., N). The leading axes
+    are those of the network: (windows, tokens) for qkv and in the attention of the mask decoder, (rows, columns) in
+    the other layers of the image encoder, (tokens,) in those of the mask decoder; flattened, tokens are in the order
+    in which the layer sees them.
     """
 
     name: str
@@ -34,22 +37,24 @@ class _StopAtLayerError(Exception):
 
 
 def layer_codes(model: GoldenModel, picture: NDArray[np.uint8], layer_name: str, box: Box | None = None) -> LayerTap:
-    """Run `model` on a picture up to one quantized layer and return that layer's codes and wide results.
+    """Run `model` on a picture up to one dense layer and return that layer's codes and wide results.
 
     picture: uint8 RGB (height, width, 3). layer_name: for example `image_encoder.layers.2.blocks.0.attn.qkv`.
     box: x0, y0, x1, y1 in pixels of the picture, used by the layers of the mask decoder; the whole picture by
-    default. Raises UserError when the model has no such quantized layer.
+    default. Raises UserError when the model has no such dense layer.
     """
-    names = list(model.parameters.quantized)
+    operations = model.parameters.operations
+    names = [name for name, operation in operations.items() if isinstance(operation, QuantizedLayer)]
     if layer_name not in names:
         close = difflib.get_close_matches(layer_name, names, n=3, cutoff=0.0)
-        raise UserError(f"the model has no quantized layer {layer_name}; the nearest names are {', '.join(close)}")
+        raise UserError(f"the model has no dense layer {layer_name}; the nearest names are {', '.join(close)}")
+    layer = model.parameters.operation(layer_name, QuantizedLayer)
 
-    def stop_at_layer(name: str, codes: NDArray[np.uint8], wide: NDArray[np.int16]) -> None:
-        if name == layer_name:
-            raise _StopAtLayerError(LayerTap(name, codes, wide))
+    def stop_at_layer(name: str, executed: Executed) -> None:
+        if name == layer_name and isinstance(executed.codes, np.ndarray):
+            raise _StopAtLayerError(LayerTap(name, layer.array_codes(executed.codes), executed.output.values))
 
-    prepared = preprocess(picture)
+    prepared = preprocess(picture, model.architecture.input_format)
     height, width = picture.shape[:2]
     try:
         embedding = model.encode_image(prepared.pixels, stop_at_layer)

@@ -31,9 +31,6 @@ def layer_of(inputs: int, outputs: int, *, seed: int) -> QuantizedLinear:
         bias=rng.integers(-(2**20), 2**20, outputs).astype(np.int32),
         codebooks=codebooks,
         wide_exponent=-8,
-        permutation=rng.permutation(inputs).astype(np.uint16),
-        activation_scale=np.ones(tiles, np.float32),
-        activation_offset=np.zeros(inputs, np.float32),
     )
 
 

@@ -144,9 +144,6 @@ def test_a_layer_in_passes_is_the_layer_of_the_contract() -> None:
         bias=rng.integers(-(1 << 20), 1 << 20, outputs).astype(np.int32),
         codebooks=np.stack([UNIFORM, LOGARITHMIC]).astype(np.int8),
         wide_exponent=0,
-        permutation=np.arange(inputs).astype(np.uint16),
-        activation_scale=np.ones(tiles, np.float32),
-        activation_offset=np.zeros(inputs, np.float32),
     )
     codes = rng.integers(0, 16, (tokens, inputs)).astype(np.uint8)
     weight, padded = np.zeros((128, outputs), np.int64), np.zeros((tokens, 128), np.int64)

@@ -3,8 +3,9 @@
 from itertools import combinations
 
 import numpy as np
+import pytest
 
-from quant.codebooks import best_levels, codebook_family
+from quant.codebooks import best_levels, codebook_family, distinct_levels
 from sim.contract.codebook import affine_codebook, check_levels
 
 
@@ -55,3 +56,11 @@ def test_brute_force_over_a_narrow_grid_agrees() -> None:
         for chosen in combinations(range(-15, -1), 12)
     )
     assert squared_error(values, weights, best_levels(values, weights)) <= brute + 1e-9
+
+
+def test_levels_that_round_to_one_integer_are_pushed_apart_within_the_range() -> None:
+    assert distinct_levels(np.array([0.0, 0.1, 0.3, 5.2]), 0, 15).tolist() == [0, 1, 2, 5]
+    assert distinct_levels(np.array([3.0, 14.6, 14.8, 15.0]), 0, 15).tolist() == [3, 13, 14, 15]
+    assert distinct_levels(np.array([-9.0, -8.0]), -4, 4).tolist() == [-4, -3]
+    with pytest.raises(ValueError, match="5 distinct levels do not fit"):
+        distinct_levels(np.zeros(5), 0, 3)

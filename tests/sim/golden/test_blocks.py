@@ -1,4 +1,4 @@
-"""Operations between quantized layers against torch."""
+"""What moves values between operations, and the float parts of the mask decoder, against plain definitions."""
 
 import math
 
@@ -7,17 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sim.golden.attention import (
-    join_windows,
-    merge_heads,
-    partition_windows,
-    relative_position_bias,
-    scaled_attention,
-    softmax,
-    split_heads,
-)
-from sim.golden.convolution import VALUES_PER_BAND, depthwise_3x3, im2col_3x3, transposed_2x2
+from sim.contract.errors import UserError
+from sim.contract.wide import Wide
+from sim.golden.convolution import im2col_3x3, patches, transposed_2x2
 from sim.golden.normalization import layer_norm
+from sim.golden.sam_vit import split_qkv
+from sim.golden.tinyvit import split_interleaved
+from sim.golden.windows import join_windows, partition_windows
 
 
 def random(seed: int, *shape: int) -> np.ndarray:
@@ -40,26 +36,6 @@ def test_layer_norm(epsilon: float) -> None:
     expected = functional.layer_norm(torch.from_numpy(x), (40,), *parameters, epsilon).numpy()
     np.testing.assert_allclose(layer_norm(x, weight, bias, epsilon), expected, rtol=1e-5, atol=2e-6)
     np.testing.assert_array_equal(x, kept)
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "stride"), [(11, 8, 1), (12, 8, 2), (11, 9, 2), (600, 30, 1), (601, 29, 2)]
-)
-def test_depthwise_convolution(rows: int, columns: int, stride: int) -> None:
-    x, weight, bias = random(0, rows, columns, 6), random(1, 6, 1, 3, 3), random(2, 6)
-    parameters = (torch.from_numpy(weight), torch.from_numpy(bias))
-    expected = channel_last(functional.conv2d(channel_first(x), *parameters, stride=stride, padding=1, groups=6))
-    np.testing.assert_allclose(depthwise_3x3(x, weight, bias, stride), expected, rtol=1e-5, atol=5e-6)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolution_in_several_bands(stride: int) -> None:
-    x = random(0, 131, 130, 32)
-    assert x.size > 2 * stride**2 * VALUES_PER_BAND
-    weight, bias = random(1, 32, 1, 3, 3), random(2, 32)
-    parameters = (torch.from_numpy(weight), torch.from_numpy(bias))
-    expected = channel_last(functional.conv2d(channel_first(x), *parameters, stride=stride, padding=1, groups=32))
-    np.testing.assert_allclose(depthwise_3x3(x, weight, bias, stride), expected, rtol=1e-5, atol=5e-6)
 
 
 def test_im2col_times_a_kernel_is_the_convolution() -> None:
@@ -85,25 +61,38 @@ def test_transposed_convolution() -> None:
     np.testing.assert_allclose(transposed_2x2(x, weight, bias), expected, rtol=1e-5, atol=5e-6)
 
 
-def test_softmax_survives_large_logits() -> None:
-    x = np.array([[1e4, 1e4 - 1, -1e4], [-3e38, 0, 0]], np.float32)
-    expected = functional.softmax(torch.from_numpy(x), dim=-1).numpy()
-    np.testing.assert_allclose(softmax(x), expected, rtol=1e-6, atol=1e-12)
+def test_patches_are_squares_in_row_column_channel_order() -> None:
+    x = np.arange(6 * 8 * 3, dtype=np.int16).reshape(6, 8, 3)
+    tokens = patches(x, 2)
+    assert tokens.shape == (3, 4, 12) and tokens.dtype == np.int16
+    np.testing.assert_array_equal(tokens[1, 3].reshape(2, 2, 3), x[2:4, 6:8])
 
 
-def test_scaled_attention() -> None:
-    q, k, v, bias = random(0, 3, 2, 7, 8), random(1, 3, 2, 9, 8), random(2, 3, 2, 9, 4), random(3, 2, 7, 9)
-    logits = torch.from_numpy(q) @ torch.from_numpy(k).mT / math.sqrt(8) + torch.from_numpy(bias)
-    expected = (functional.softmax(logits, dim=-1) @ torch.from_numpy(v)).numpy()
-    np.testing.assert_allclose(scaled_attention(q, k, v, bias), expected, rtol=1e-5, atol=2e-6)
+def numbered(windows: int, tokens: int, channels: int) -> Wide:
+    return Wide(np.arange(windows * tokens * channels, dtype=np.int16).reshape(windows, tokens, channels), -3)
 
 
-def test_heads_split_and_merge() -> None:
-    x = random(0, 2, 5, 12)
-    heads = split_heads(x, 3)
-    assert heads.shape == (2, 3, 5, 4)
-    np.testing.assert_array_equal(heads[1, 2, 4], x[1, 4, 8:12])
-    np.testing.assert_array_equal(merge_heads(heads), x)
+def test_tiny_vit_interleaves_q_k_and_v_by_head() -> None:
+    qkv = numbered(2, 5, 24)
+    parts = split_interleaved("attn.qkv", qkv, 2)
+    for part, x in enumerate(parts):
+        assert x.exponent == -3 and x.values.shape == (2, 5, 8)
+        for head in range(2):
+            first = head * 12 + part * 4
+            np.testing.assert_array_equal(x.values[..., head * 4 : head * 4 + 4], qkv.values[..., first : first + 4])
+
+
+def test_segment_anything_has_all_of_q_then_k_then_v() -> None:
+    qkv = numbered(2, 5, 24)
+    for part, x in enumerate(split_qkv("attn.qkv", qkv)):
+        np.testing.assert_array_equal(x.values, qkv.values[..., part * 8 : part * 8 + 8])
+
+
+def test_outputs_that_do_not_divide_into_heads_are_refused() -> None:
+    with pytest.raises(UserError, match=r"attn\.qkv has 24 outputs, no multiple of 3 x 5 heads"):
+        split_interleaved("attn.qkv", numbered(1, 1, 24), 5)
+    with pytest.raises(UserError, match=r"attn\.qkv has 25 outputs, no multiple of 3"):
+        split_qkv("attn.qkv", numbered(1, 1, 25))
 
 
 @pytest.mark.parametrize(("rows", "columns", "window"), [(14, 21, 7), (64, 64, 14), (5, 9, 7)])
@@ -122,12 +111,3 @@ def test_window_padding_is_zero_at_bottom_and_right() -> None:
     windows = partition_windows(np.ones((5, 9, 1), np.float32), 7)
     second = windows[1].reshape(7, 7)
     assert second[:5, :2].all() and not second[5:].any() and not second[:, 2:].any()
-
-
-def test_relative_position_bias_depends_on_distance_only() -> None:
-    table = random(0, 2, 9)
-    bias = relative_position_bias(table, 3)
-    # pixel 0 is (0, 0), pixel 5 is (1, 2), pixel 7 is (2, 1)
-    np.testing.assert_array_equal(bias[:, 0, 5], table[:, 1 * 3 + 2])
-    np.testing.assert_array_equal(bias[:, 5, 7], table[:, 1 * 3 + 1])
-    np.testing.assert_array_equal(bias, bias.transpose(0, 2, 1))

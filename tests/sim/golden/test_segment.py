@@ -58,7 +58,7 @@ def test_mask_overlay_and_figures(
     assert (figures["image_width"], figures["image_height"], figures["box"]) == (120, 90, [20, 20, 100, 70])
     assert (figures["model"], figures["bits"], figures["backend"]) == (
         "toy",
-        {"weight": 4, "activation": 4},
+        {"weight": 8, "activation": 8},
         "golden",
     )
 
@@ -178,11 +178,11 @@ NECK = "image_encoder.neck.0"
         (truncate("manifest.json"), "manifest.json is not valid JSON"),
         (truncate("model.safetensors"), "model.safetensors is damaged"),
         (flip_a_bit, "does not match the hash"),
-        (edit_manifest(schema_version=2), "has schema version 2, this program reads 1"),
+        (edit_manifest(schema_version=1), "has schema version 1, this program reads 2"),
         (edit_manifest(format="other"), "is not a nibblesam-model manifest"),
-        (set_tensor(f"{NECK}.activation_scale", float("nan")), f"layer {NECK}: an activation scale is not a finite"),
-        (set_tensor(f"{NECK}.activation_scale", -1.0), f"layer {NECK}: an activation scale is not a finite"),
-        (set_tensor("float.image_encoder.neck.1.weight", float("inf")), "holds a value that is not finite"),
+        (set_tensor(f"{NECK}.encoder.permutation", 7), f"{NECK}.encoder: permutation does not name each of the 48"),
+        (set_tensor(f"{NECK}.scale", 60_000), f"layer {NECK}: a scale of 60000 exceeds 255"),
+        (set_tensor("float.mask_decoder.iou_token.weight", float("inf")), "holds a value that is not finite"),
     ],
 )
 def test_damaged_models(
