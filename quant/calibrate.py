@@ -47,6 +47,11 @@ class Calibration:
             getattr(part, field_name).update({name: found[name] for name in names if name in found})
         return part
 
+    def take_over(self, part: "Calibration") -> None:
+        """Believe what an earlier run found over what is found now."""
+        for field_name, found in vars(part).items():
+            getattr(self, field_name).update(found)
+
 
 class Record(Protocol):
     """Where finished work is kept."""
@@ -105,7 +110,10 @@ class Calibrator:
         self._known = self.record.finished(name) or Calibration()
         outputs = self._block(float_calls, calls) if isinstance(calls[0], BlockCall) else None
         outputs = outputs or self._operation(float_calls, calls)
-        if not self._known.largest:
+        if self._known.largest:
+            # The first run also saw magnitudes and errors from before the block was reconstructed.
+            self.found.take_over(self._known)
+        else:
             self.record.finish(name, self.found.part(self._names))
         self._known, self._names = None, []
         return outputs

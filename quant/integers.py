@@ -81,10 +81,12 @@ def _encoder(
     for start in range(0, gain.size, TILE_CHANNELS):
         tile = slice(start, start + TILE_CHANNELS)
         for shift in range(LARGEST_SHIFT, -1, -1):
-            whole = np.rint(np.ldexp(gain[tile], shift))
+            wanted = np.rint(np.ldexp(gain[tile], shift))
+            # Only a dead channel, whose levels are far finer than the steps of its input, is beyond even without shift.
+            whole = wanted.clip(-MULTIPLIER_LIMIT, MULTIPLIER_LIMIT)
             # One less, so that a value on a threshold takes the lower level.
             start_index = np.rint(half * 2.0**shift - whole * centre[tile]) - 1
-            if np.abs(whole).max() <= MULTIPLIER_LIMIT and np.abs(start_index).max() <= ADDEND_LIMIT:
+            if np.abs(wanted).max() <= MULTIPLIER_LIMIT and np.abs(start_index).max() <= ADDEND_LIMIT:
                 break
         multiplier[tile], addend[tile] = whole, start_index
         shifts.append(shift)
@@ -92,7 +94,7 @@ def _encoder(
         name=name,
         input_exponent=exponent,
         permutation=permutation,
-        multiplier=multiplier.clip(-MULTIPLIER_LIMIT, MULTIPLIER_LIMIT).astype(np.int16),
+        multiplier=multiplier.astype(np.int16),
         addend=addend.clip(-ADDEND_LIMIT, ADDEND_LIMIT).astype(np.int32),
         shift=np.array(shifts, np.uint8),
         levels=levels,
@@ -131,8 +133,10 @@ def operand_encoder(name: str, exponent: int, scale: Tensor, offset: Tensor, lim
 def dense(name: str, layer: FakeQuantLinear, input_exponent: int, largest: float) -> QuantizedLayer:
     """The integer form of a calibrated dense layer.
 
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10), at least 1. The bias holds the offsets of the
-    inputs, computed with the rounded scales so that they fold in exactly.
+    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10). The bias holds the offsets of the inputs. Where
+    zero is within the levels of a channel, its offset counts in rounded scales: their rounding then costs nothing at
+    zero, where most inputs are. Offsets of channels far from zero count in exact scales, or rounding would be multiplied
+    by thousands of levels.
     """
     encoder = grid_encoder(name, input_exponent, layer.grid)
     weight_planes = 1 if layer.weight.bits == 4 else 2
@@ -142,9 +146,12 @@ def dense(name: str, layer: FakeQuantLinear, input_exponent: int, largest: float
     integers = layer.weight.integers.double().numpy()
     scale = layer.grid.scale.double().numpy()[:, None] * layer.weight.scale.double().numpy()
     exponent = accumulator_exponent(scale, layer.folded_bias().numpy(), largest, shifts)
-    mantissa = np.rint(np.ldexp(scale, SCALE_FRACTION_BITS - exponent)).clip(1, largest_scale(shifts))
+    mantissa = np.rint(np.ldexp(scale, SCALE_FRACTION_BITS - exponent)).clip(0, largest_scale(shifts))
     tile = tile_of_position(offset.size).numpy()
-    constant = (np.ldexp(mantissa, exponent - SCALE_FRACTION_BITS)[tile].T * integers) @ offset
+    lowest, highest = (np.array([int(row[end]) for row in layer.grid.levels])[tile] for end in (0, -1))
+    near = np.where((lowest <= -offset) & (-offset <= highest), offset, 0.0)
+    rounded = np.ldexp(mantissa, exponent - SCALE_FRACTION_BITS)
+    constant = (rounded[tile].T * integers) @ near + (scale[tile].T * integers) @ (offset - near)
     bias = np.rint(np.ldexp(layer.bias.double().numpy() + constant, BIAS_FRACTION_BITS - exponent))
     return QuantizedLayer(
         name=name,

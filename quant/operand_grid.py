@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from quant.fake_quant import OperandGrid
+from quant.quantize_layer import chosen_rows
 from sim.contract.attention import STATIONARY_MAX
 
 CLIP_CANDIDATES: Final = tuple(0.45 + 0.05 * step for step in range(13))
 """Ranges that are tried, over the widest of the sample."""
 
-SAMPLE_TOKENS: Final = 4096
+SAMPLE_TOKENS: Final = 16384
 
 
 def operand_limits(bits: int, stationary: bool) -> tuple[int, int]:
@@ -29,7 +30,7 @@ def operand_limits(bits: int, stationary: bool) -> tuple[int, int]:
 def _tokens(operand: list[Tensor]) -> Tensor:
     """A sample (heads, tokens, D) of tensors (..., heads, tokens, D)."""
     flat = torch.cat([part.movedim(-3, 0).flatten(1, -2) for part in operand], dim=1)
-    return flat[:, :: max(1, flat.shape[1] // SAMPLE_TOKENS)]
+    return flat[:, chosen_rows(flat.shape[1], SAMPLE_TOKENS)]
 
 
 def _centre(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,14 +28,26 @@ class QuantizedDense:
     inputs: Tensor
 
 
-def sample_tokens(tensors: Sequence[Tensor], limit: int) -> Tensor:
-    """Evenly spaced rows (tokens, C) of tensors (..., C), about `limit` in all; the same rows for equal shapes.
+def chosen_rows(total: int, limit: int) -> Tensor:
+    """At most `limit` of `total` row numbers, ascending, the same ones for equal arguments.
 
-    Order is kept, so samples of two tensors of equal shapes belong together.
+    Random and not evenly spaced: tokens come in rows of a map, and a stride would see some of its columns only.
     """
-    total = sum(tensor[..., 0].numel() for tensor in tensors)
-    stride = max(1, -(-total // limit))
-    return torch.cat([tensor.reshape(-1, tensor.shape[-1])[stride // 2 :: stride] for tensor in tensors])
+    if total <= limit:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch.Generator().manual_seed(0))[:limit].sort().values
+
+
+def sample_tokens(tensors: Sequence[Tensor], limit: int) -> Tensor:
+    """At most `limit` rows (tokens, C) of tensors (..., C); the same rows for equal shapes, in order."""
+    flat = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+    ends = torch.tensor([part.shape[0] for part in flat]).cumsum(0)
+    rows = chosen_rows(int(ends[-1]), limit)
+    parts = []
+    for part, end in zip(flat, ends.tolist(), strict=True):
+        start = end - part.shape[0]
+        parts.append(part[rows[(rows >= start) & (rows < end)] - start])
+    return torch.cat(parts)
 
 
 def _without_padding(inputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +58,8 @@ def _without_padding(inputs: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 def equalising_factor(calls: Sequence[LayerCall]) -> Tensor:
     """By what to divide each channel (C,) of the inputs of a layer so that all have like spreads."""
-    width = spread(sample_tokens([call.x for call in calls], SAMPLE_TOKENS))
+    inputs = sample_tokens([call.x for call in calls], SAMPLE_TOKENS)
+    width = spread(_without_padding(inputs, inputs)[0])
     return width / width.log().mean().exp()
 
 

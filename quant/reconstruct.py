@@ -46,10 +46,10 @@ class ReconstructionSettings:
     comes from the quantized network. seed: of all draws, with the names of the block's operations.
     """
 
-    iterations: int = 400
+    iterations: int = 300
     batch: int = 1
-    rounding_rate: float = 1e-2
-    scale_rate: float = 1e-3
+    rounding_rate: float = 3e-2
+    scale_rate: float = 3e-4
     offset_rate: float = 0.0
     rounding_weight: float = 0.01
     warm_up: float = 0.2
@@ -213,6 +213,7 @@ def _rate_groups(soft: Mapping[str, SoftQuant], settings: ReconstructionSettings
     return [{**group, "start": group["lr"]} for group in groups if group["params"] and group["lr"]]
 
 
+@torch.enable_grad()
 def _train(
     soft: Mapping[str, SoftQuant],
     cache: _Cache,

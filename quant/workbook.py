@@ -104,7 +104,7 @@ class Workbook:
     """Finished units in a folder. settings: everything that decides the result, as JSON.
 
     `resume` goes on with what is there; without it what is there is thrown away. Raises UserError when the work there
-    was made with other settings.
+    was made with other settings, or the folder is not one of finished work.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -120,8 +120,9 @@ class Workbook:
                     "leave --resume out to begin anew"
                 )
             return
-        if folder.exists():
-            shutil.rmtree(folder)
+        if folder.exists() and not path.is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise UserError(f"{folder} exists and holds no work of this program; move it away or name another --out")
+        shutil.rmtree(folder, ignore_errors=True)
         write_json(path, written)
 
     @staticmethod

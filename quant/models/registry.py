@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
+
 from quant.models.checkpoint import LITE_MEDSAM as LITE_MEDSAM_WEIGHTS
 from quant.models.checkpoint import locate
-from quant.models.lite_medsam import load_lite_medsam
+from quant.models.lite_medsam import LiteMedSam, load_lite_medsam
 from quant.models.promptable import PromptableModel
-from quant.models.sam import SHAPES, SOURCE, load_sam, synthetic_sam
+from quant.models.sam import SHAPES, SOURCE, SamVit, load_sam, synthetic_sam
 from sim.contract.errors import UserError
 from sim.picture import LITE_MEDSAM, InputFormat
 
@@ -104,6 +106,13 @@ def load_model(name: str, checkpoint: Path | None = None, synthetic: bool = Fals
             "or try the tools with --synthetic"
         )
     return synthetic_sam(SHAPES[name], seed)
+
+
+def shape_only(name: str) -> PromptableModel:
+    """A model without memory for its weights, for its names and shapes. Raises UserError for an unknown name."""
+    model_spec(name)
+    with torch.device("meta"):
+        return LiteMedSam() if name == "lite_medsam" else SamVit(SHAPES[name])
 
 
 def check_hardware_limits(model: PromptableModel) -> None:

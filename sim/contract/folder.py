@@ -128,7 +128,7 @@ def _read_bytes(path: Path) -> bytes:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(_read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); export the model again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path} is not a {FORMAT} manifest; name the folder that `python -m quant quantize` wrote")
@@ -145,17 +145,27 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _scales_axes(scale: NDArray[Any], value: NDArray[Any]) -> bool:
+    """Whether every axis of the scale is 1 or that of the tensor."""
+    pairs = zip(scale.shape, value.shape, strict=False)
+    return scale.ndim == value.ndim and all(one in (1, other) for one, other in pairs)
+
+
 def _read_other_tensors(tensors: dict[str, NDArray[Any]], path: Path) -> dict[str, NDArray[np.float32]]:
     """The `float.` and `int8.` tensors as float32; refuses anything else and anything not finite."""
     result: dict[str, NDArray[np.float32]] = {}
-    for key in sorted(key for key in tensors if not (key.startswith("int8.") and key.endswith(".scale"))):
+    scales = {f"{key}.scale" for key in tensors if key.startswith("int8.")} & tensors.keys()
+    for key in sorted(tensors.keys() - scales):
         space, _, name = key.partition(".")
         value = tensors[key]
+        if name in result:
+            raise UserError(f"{path} holds {name} twice; export the model again")
         if space == "int8" and value.dtype == np.int8:
             scale = tensors.get(f"{key}.scale")
-            if scale is None or scale.dtype != np.float32:
-                raise UserError(f"{path} lacks the scale of {key}; export the model again")
-            result[name] = (value.astype(np.float32) * scale).astype(np.float32)
+            if scale is None or scale.dtype != np.float32 or not _scales_axes(scale, value):
+                raise UserError(f"{path} lacks a float32 scale that fits {key}; export the model again")
+            with np.errstate(over="ignore", invalid="ignore"):
+                result[name] = (value.astype(np.float32) * scale).astype(np.float32)
         elif space == "float" and value.dtype in (np.float32, np.float16):
             result[name] = value.astype(np.float32)
         else:
@@ -178,7 +188,7 @@ def read_folder(path: Path) -> ModelFolder:
     blob = _read_bytes(tensor_path)
     try:
         tensors: dict[str, NDArray[Any]] = load(blob)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a type that numpy lacks
         raise UserError(f"{tensor_path} is damaged ({error}); export the model again") from error
     if hashlib.sha256(blob).hexdigest() != manifest["tensors_sha256"]:
         raise UserError(f"{tensor_path} does not match the hash in {MANIFEST_FILE}; export the model again")

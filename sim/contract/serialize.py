@@ -33,6 +33,18 @@ KINDS: Final[dict[str, type]] = {
 }
 """Name in the manifest of every class that is stored."""
 
+PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "encoder": ("encoder",),
+    "q": ("encoder",),
+    "k": ("encoder",),
+    "v": ("encoder",),
+    "position": ("static_bias", "decomposed_bias"),
+}
+"""Fields that hold a part with fields of its own, and the kinds it may be of."""
+
+OPERATIONS: Final = tuple(kind for kind in KINDS if all(kind not in parts for parts in PARTS.values()))
+"""Kinds that stand for themselves."""
+
 _NAMES: Final = {cls: kind for kind, cls in KINDS.items()}
 
 
@@ -64,14 +76,20 @@ def flatten(name: str, value: Any) -> tuple[dict[str, Any], dict[str, NDArray[An
     return entry, tensors
 
 
-def restore(name: str, entry: Mapping[str, Any], tensors: dict[str, NDArray[Any]], where: str) -> Any:
-    """The operation stored under `name`; its tensors are taken out of `tensors`.
+def restore(
+    name: str, entry: Any, tensors: dict[str, NDArray[Any]], where: str, kinds: tuple[str, ...] = OPERATIONS
+) -> Any:
+    """The operation (of one of `kinds`) stored under `name`; its tensors are taken out of `tensors`.
 
-    Raises UserError, naming `where`, when a part is missing or of the wrong kind, and as the constructors do.
+    Raises UserError, naming `where`, when a part is missing, unknown or of the wrong kind, and as the constructors do.
     """
-    cls = KINDS.get(str(entry.get("kind"))) if isinstance(entry, Mapping) else None
-    if cls is None:
-        raise UserError(f"{where}: {name} is of unknown kind {entry!r}; export the model again")
+    kind = entry.get("kind") if isinstance(entry, Mapping) else None
+    if kind not in kinds:
+        raise UserError(f"{where}: {name} is of unknown kind {str(kind)[:40]!r}; export the model again")
+    cls = KINDS[kind]
+    unknown = sorted(entry.keys() - {"kind", *(field.name for field in fields(cls) if field.name != "name")})
+    if unknown:
+        raise UserError(f"{where}: {name} has the unknown entry {unknown[0][:40]!r}; export the model again")
     parts: dict[str, Any] = {}
     for field in fields(cls):
         key = f"{name}.{field.name}"
@@ -79,17 +97,16 @@ def restore(name: str, entry: Mapping[str, Any], tensors: dict[str, NDArray[Any]
             parts["name"] = name
         elif field.name in entry:
             part = entry[field.name]
-            parts[field.name] = restore(key, part, tensors, where) if isinstance(part, Mapping) else part
+            nested = PARTS.get(field.name) if isinstance(part, Mapping) else None
+            parts[field.name] = part if nested is None else restore(key, part, tensors, where, nested)
         elif key in tensors:
             parts[field.name] = tensors.pop(key)
-        elif f"{key}4" in tensors:
-            parts[field.name] = tensors.pop(f"{key}4")
+        elif cls is QuantizedLayer and f"{key}4" in tensors:
+            parts[field.name] = _unpacked(tensors.pop(f"{key}4"), parts.get("encoder"), name, where)
         elif cls is not Encoder or field.name != "permutation":
             raise UserError(f"{where}: {name} lacks its {field.name}; export the model again")
     if cls is Encoder and "permutation" not in parts:
         parts["permutation"] = np.arange(_size(parts.get("multiplier"), name, where), dtype=np.uint16)
-    if cls is QuantizedLayer and parts["weight"].dtype == np.uint8:
-        parts["weight"] = _unpacked(parts, name, where)
     try:
         return cls(**parts)
     except (TypeError, AttributeError, ValueError) as error:
@@ -102,9 +119,8 @@ def _size(array: Any, name: str, where: str) -> int:
     return int(array.size)
 
 
-def _unpacked(parts: Mapping[str, Any], name: str, where: str) -> NDArray[np.int8]:
-    packed, encoder = parts["weight"], parts.get("encoder")
+def _unpacked(packed: NDArray[Any], encoder: Any, name: str, where: str) -> NDArray[np.int8]:
     inputs = encoder.channels if isinstance(encoder, Encoder) else -1
-    if packed.ndim != 2 or packed.shape[1] != (inputs + 1) // 2:
-        raise UserError(f"{where}: {name}.weight does not hold {inputs} nibbles per output; export the model again")
+    if packed.ndim != 2 or packed.dtype != np.uint8 or packed.shape[1] != (inputs + 1) // 2:
+        raise UserError(f"{where}: {name}.weight4 does not hold {inputs} nibbles per output; export the model again")
     return unpack_nibbles(packed, inputs)

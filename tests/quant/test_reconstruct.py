@@ -15,7 +15,7 @@ from quant.models.layer_call import ActivationCall, LayerCall, Steps, run
 from quant.reconstruct import Crop, ReconstructionSettings, hard_loss, reconstruct_block
 from quant.soft_quant import QuantDrop, Rounding
 
-SETTINGS = ReconstructionSettings(iterations=120, rounding_rate=3e-2, rounding_weight=1e-3, keep=1.0)
+SETTINGS = ReconstructionSettings(iterations=150, rounding_rate=3e-2, rounding_weight=0.1, keep=1.0)
 
 
 class _Block:
@@ -77,7 +77,7 @@ def _integers(quantized: dict[str, FakeQuant]) -> list[Tensor]:
 def test_the_hard_loss_falls_below_that_of_compensated_rounding(block: _Block) -> None:
     result = block.reconstruct(SETTINGS)
     assert result.kept
-    assert result.loss_after < 0.95 * result.loss_before
+    assert result.loss_after < 0.66 * result.loss_before
     assert hard_loss(block.steps, result.quantized, block.inputs, block.targets) == result.loss_after
 
 

@@ -156,7 +156,7 @@ def attend(call: AttentionCall) -> attention.Attention:
         v=encoder(f"{call.name}.v", heads * width, scale / units),
         logit_scale=np.full(heads, logit_scale, np.uint16),
         thresholds=log_thresholds((np.arange(1, 256, dtype=np.float64) - 0.5) * p_step),
-        score_levels=np.arange(256).astype(np.uint8),
+        score_levels=np.arange(256).astype(np.uint16),
         scale=np.full(heads * width, scale, np.uint16),
         bias=np.zeros(heads * width, np.int32),
         wide_exponent=EXPONENT,

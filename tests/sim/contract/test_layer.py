@@ -1,0 +1,147 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sim.contract.encoder import Encoder
+from sim.contract.errors import UserError
+from sim.contract.layer import QuantizedLayer, level_codebooks, tile_count, weight_limits, weight_nibbles
+from sim.contract.linear import accumulate, linear
+from sim.contract.wide import Wide
+
+
+def level_rows(rng: np.random.Generator, tiles: int, count: int, largest: int) -> np.ndarray:
+    """Random level sets (tiles, count) within [-largest, largest], the last of them within one nibble if it can be."""
+    rows = [np.sort(rng.choice(np.arange(-largest, largest + 1), count, replace=False)) for _ in range(tiles)]
+    if tiles > 1 and count == 16:
+        rows[-1] = np.arange(-8, 8)
+    return np.stack(rows).astype(np.int8)
+
+
+def random_layer(
+    channels: int = 70, *, count: int = 16, largest: int = 15, weight_planes: int = 1, outputs: int = 5, seed: int = 0
+) -> QuantizedLayer:
+    rng = np.random.default_rng(seed)
+    tiles = -(-channels // 64)
+    encoder = Encoder(
+        name="block.fc.encoder",
+        input_exponent=-7,
+        permutation=rng.permutation(channels).astype(np.uint16),
+        multiplier=rng.integers(-900, 900, channels).astype(np.int16),
+        addend=rng.integers(200 << 14, 300 << 14, channels).astype(np.int32),
+        shift=np.full(tiles, 14, np.uint8),
+        levels=level_rows(rng, tiles, count, largest),
+    )
+    low, high = weight_limits(4 if weight_planes == 1 else 8)
+    level_planes = 1 if count == 16 and largest <= 15 else 2
+    room = 65535 // 16 ** (weight_planes + level_planes - 2)
+    return QuantizedLayer(
+        name="block.fc",
+        encoder=encoder,
+        weight=rng.integers(low, high + 1, (outputs, channels)).astype(np.int8),
+        scale=rng.integers(0, room + 1, (tiles, outputs)).astype(np.uint16),
+        bias=rng.integers(-(1 << 20), 1 << 20, outputs).astype(np.int32),
+        wide_exponent=-9,
+        weight_planes=weight_planes,
+    )
+
+
+PLANES = [(16, 15, 1), (16, 127, 2), (32, 127, 2), (248, 127, 2)]
+
+
+@pytest.mark.parametrize("channels", [1, 63, 64, 65, 130])
+@pytest.mark.parametrize("weight_planes", [1, 2])
+@pytest.mark.parametrize(("count", "largest", "level_planes"), PLANES)
+def test_passes_of_the_array_give_the_same_bits(
+    channels: int, weight_planes: int, count: int, largest: int, level_planes: int
+) -> None:
+    layer = random_layer(channels, count=count, largest=largest, weight_planes=weight_planes, seed=channels)
+    x = np.random.default_rng(2).integers(-(1 << 15), 1 << 15, (2, 9, channels)).astype(np.int16)
+    codes, result = layer.run(Wide(x, -7))
+    array = layer.array_form
+    assert layer.level_planes == level_planes or channels <= 16
+    assert array.passes == layer.passes == layer.level_planes * weight_planes
+    assert layer.macs_per_token == array.in_features * 5
+    array_codes = layer.array_codes(codes)
+    np.testing.assert_array_equal(linear(array_codes.reshape(18, -1), array).reshape(2, 9, 5), result.values)
+    assert result.exponent == -9
+    # The accumulators themselves, not only their rounded and saturated ends.
+    tile = np.arange(channels) // 64
+    level = layer.encoder.level(codes).reshape(18, channels).astype(np.int64)
+    weight = layer.weight.astype(np.int64) * layer.scale[tile].T.astype(np.int64)
+    np.testing.assert_array_equal(accumulate(array_codes.reshape(18, -1), array), level @ weight.T + layer.bias * 4)
+
+
+def test_a_tile_within_one_nibble_beside_one_that_needs_two() -> None:
+    layer = random_layer(130, count=16, largest=127)
+    books = layer.array_form.codebooks
+    assert (books[4] == 0).all() and books[5].tolist() == list(range(-8, 8))
+
+
+def test_weights_are_the_sum_of_their_signed_nibbles() -> None:
+    weight = np.arange(-128, 120).astype(np.int8)[None]
+    high, low = (nibble.astype(int) for nibble in weight_nibbles(weight, 2))
+    assert min(high.min(), low.min()) == -8 and max(high.max(), low.max()) == 7
+    np.testing.assert_array_equal(16 * high + low, weight)
+    assert weight_nibbles(weight, 1)[0] is weight
+
+
+def test_level_planes_are_the_nibbles_of_a_level() -> None:
+    levels = np.array([-128, -127, -17, -16, -1, 0, 1, 15, 16, 17, 31, 40, 50, 60, 100, 127], np.int8)
+    high, low = level_codebooks(levels)
+    np.testing.assert_array_equal(16 * high.astype(int) + low, levels)
+    assert low.min() == 0 and low.max() == 15
+    narrow = np.arange(0, 16).astype(np.int8)
+    assert [book.tolist() for book in level_codebooks(narrow)] == [narrow.tolist()]
+
+
+def test_limits_of_weights() -> None:
+    assert [weight_limits(bits) for bits in (4, 5, 6, 8)] == [(-8, 7), (-16, 15), (-32, 31), (-128, 119)]
+    assert [tile_count(channels) for channels in (1, 64, 65)] == [1, 1, 2]
+
+
+def test_chunks_of_tokens_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = random_layer(70)
+    codes = np.random.default_rng(0).integers(0, 16, (23, 70)).astype(np.uint8)
+    whole = layer.wide(codes)
+    monkeypatch.setattr("sim.contract.layer.TOKENS_PER_CHUNK", 5)
+    np.testing.assert_array_equal(layer.wide(codes), whole)
+
+
+@pytest.mark.parametrize(("count", "largest", "weight_planes", "room"), [(16, 15, 2, 4095), (32, 127, 2, 255)])
+def test_a_scale_without_room_for_the_passes_is_refused(count: int, largest: int, weight_planes: int, room: int) -> None:
+    layer = random_layer(70, count=count, largest=largest, weight_planes=weight_planes)
+    assert replace(layer, scale=np.full((2, 5), room, np.uint16)).passes in (2, 4)
+    with pytest.raises(UserError, match=f"exceeds {room}"):
+        replace(layer, scale=np.full((2, 5), room + 1, np.uint16))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("weight", np.full((5, 70), 8, np.int8)),
+        ("weight", np.zeros((5, 69), np.int8)),
+        ("weight", np.zeros((0, 70), np.int8)),
+        ("scale", np.zeros((1, 5), np.uint16)),
+        ("bias", np.zeros(5, np.int64)),
+        ("wide_exponent", 65),
+        ("weight_planes", 3),
+        ("weight_planes", True),
+        ("weight_planes", 1.0),
+    ],
+)
+def test_a_layer_out_of_range_is_refused(field: str, value: object) -> None:
+    with pytest.raises(UserError, match="layer block.fc"):
+        replace(random_layer(), **{field: value})  # type: ignore[arg-type]
+
+
+def test_a_byte_weight_over_two_signed_nibbles_is_refused() -> None:
+    with pytest.raises(UserError, match=r"\[-128, 119\]"):
+        replace(random_layer(weight_planes=2), weight=np.full((5, 70), 120, np.int8))
+
+
+def test_a_layer_that_could_overflow_its_accumulator_is_refused() -> None:
+    layer = random_layer(80 * 64, outputs=1)
+    scale = np.full((80, 1), 65535, np.uint16)
+    with pytest.raises(UserError, match="36-bit limit"):
+        replace(layer, weight=np.full((1, 80 * 64), -8, np.int8), scale=scale)
