@@ -28,10 +28,13 @@ ABLATION: Final[tuple[tuple[str, Callable[[Recipe], Recipe]], ...]] = (
     ("+reconstruction", lambda base: replace(base, recon_iters=RECON_ITERS)),
     (
         "all",
-        lambda base: replace(DEFAULT, bits=base.bits, byte_inputs=(), byte_scores=(), recon_iters=RECON_ITERS),
+        lambda base: replace(
+            DEFAULT, bits=base.bits, acnr=True, byte_inputs=(), byte_scores=(), recon_iters=RECON_ITERS
+        ),
     ),
 )
-"""Label, and what it makes of the baseline. `all` keeps every input at the baseline's bits, as the others do."""
+"""Label, and what it makes of the baseline. `all` has every part, whatever the default recipe leaves out, and keeps
+every input at the baseline's bits, as the others do."""
 
 TABLE_FILE: Final = "ablation.json"
 PLOT_FILE: Final = "ablation.svg"
@@ -111,7 +114,7 @@ def _finished(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    same = isinstance(found, dict) and found.get("settings") == json.loads(json.dumps(settings))
+    same = isinstance(found, dict) and found.get("settings") == settings
     return found if same and METRIC in found.get("figures", {}) else None
 
 
@@ -150,7 +153,8 @@ def run_ablation(
     forecast = False
     for index, cell in enumerate(cells):
         folder = out / cell.folder
-        settings = {**base, "seed": cell.seed, "recipe": cell.recipe.described()}
+        # Through JSON, as a finished cell's settings come back.
+        settings = json.loads(json.dumps({**base, "seed": cell.seed, "recipe": cell.recipe.described()}))
         entry = _finished(folder / CELL_FILE, settings)
         if entry is None:
             started = time.monotonic()

@@ -133,10 +133,10 @@ def operand_encoder(name: str, exponent: int, scale: Tensor, offset: Tensor, lim
 def dense(name: str, layer: FakeQuantLinear, input_exponent: int, largest: float) -> QuantizedLayer:
     """The integer form of a calibrated dense layer.
 
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10). The bias holds the offsets of the inputs. Where
-    zero is within the levels of a channel, its offset counts in rounded scales: their rounding then costs nothing at
-    zero, where most inputs are. Offsets of channels far from zero count in exact scales, or rounding would be multiplied
-    by thousands of levels.
+    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10). The bias holds the offsets of the inputs.
+    Where zero is within the levels of a channel, its offset counts in rounded scales: their rounding then costs nothing
+    at zero, where most inputs are. Offsets of channels far from zero count in exact scales, or rounding would be
+    multiplied by thousands of levels.
     """
     encoder = grid_encoder(name, input_exponent, layer.grid)
     weight_planes = 1 if layer.weight.bits == 4 else 2

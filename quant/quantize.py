@@ -38,7 +38,7 @@ SECONDS_PER_BLOCK_STEP: Final = 0.25
 
 
 def forecast_minutes(model_name: str, recipe: Recipe, pictures: int | None) -> float:
-    """Roughly how long `quantize_to_folder` takes on two cores. pictures: how many of the user's, None: the built-in."""
+    """Roughly how long `quantize_to_folder` takes on two cores. pictures: how many of the user's; None: built-in."""
     count = pictures or CALIBRATION_PICTURES.get(model_name, LARGE_MODEL_PICTURES)
     model = shape_only(model_name)
     weights = sum(parameter.numel() for parameter in model.image_encoder.parameters()) / 1e6

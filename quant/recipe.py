@@ -52,7 +52,7 @@ class Recipe:
     big: bool = True
     weight_groups: WeightGroups = "tile"
     compensate: bool = True
-    ridge: float = 1.0
+    ridge: float = 3.0
     damping: float = 0.01
     sweeps: int = 3
     recon_iters: int = 0

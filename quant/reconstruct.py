@@ -54,7 +54,7 @@ class ReconstructionSettings:
     rounding_weight: float = 0.01
     warm_up: float = 0.2
     beta: tuple[float, float] = (20.0, 2.0)
-    keep: float = 0.5
+    keep: float = 1.0
     seed: int = 0
 
     def beta_at(self, iteration: int) -> float | None:

@@ -210,7 +210,9 @@ class Attention:
         Probabilities of a row sum to one (to within the tables of the softmax, under 1 %), and a code above zero says
         that its probability is at least 2**-((threshold + 1) / 512), so its level is worth at most so many per unit.
         """
-        per_unit = self.score_levels[1:] * np.exp2((self.thresholds.astype(np.float64) + 1) / (1 << LOG_FRACTION_BITS))
+        # -log2 of a score ends below 2**15, so larger thresholds are all the same.
+        halvings = (np.minimum(self.thresholds, 1 << 15) + 1) / (1 << LOG_FRACTION_BITS)
+        per_unit = self.score_levels[1:] * np.exp2(halvings)
         lowest = MAX_KEYS * int(self.score_levels[0])
         return lowest + min(MAX_KEYS * int(self.score_levels.max()), int(per_unit.max() * 1.01) + 1)
 

@@ -109,6 +109,8 @@ def restore(
         parts["permutation"] = np.arange(_size(parts.get("multiplier"), name, where), dtype=np.uint16)
     try:
         return cls(**parts)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     except (TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{where}: {name} is not described whole ({error}); export the model again") from error
 

@@ -72,7 +72,7 @@ def test_scale_search_clips_an_outlier() -> None:
     weight[0, 5] = 2.0
     importance = torch.ones(64)
     importance[5] = 1e-6
-    assert float(gptq.search_scale(weight, importance)) < 2.0 / 7 * 0.9
+    assert float(gptq.search_scale(weight, importance, 4)) < 2.0 / 7 * 0.9
 
 
 def test_compensated_target_undoes_a_gain_of_the_inputs() -> None:

@@ -21,7 +21,7 @@ from sim.contract.folder import TENSOR_FILE, read_folder
 from sim.golden import GoldenModel
 
 
-class Interrupted(Exception):
+class PowerLossError(Exception):
     """Stands for a lost power supply."""
 
 
@@ -32,7 +32,7 @@ def stop_after(count: int) -> Callable[[str], None]:
     def progress(name: str) -> None:
         seen.append(name)
         if len(seen) == count:
-            raise Interrupted(name)
+            raise PowerLossError(name)
 
     return progress
 
@@ -45,7 +45,7 @@ def recon(toys: Any) -> Any:
 @pytest.fixture
 def interrupted(toys: Any, tmp_path: Path) -> Path:
     """Where a model was to be, after an interruption behind the last block."""
-    with pytest.raises(Interrupted):
+    with pytest.raises(PowerLossError):
         toys.quantize(tmp_path / "model", recon(toys), progress=stop_after(13))
     return tmp_path / "model"
 
@@ -86,7 +86,8 @@ def test_a_truncated_unit_counts_as_unfinished(toys: Any, interrupted: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("options", "differing"), [({"seed": 1}, "seed"), ({"recipe": {"recon_iters": 5}}, "recipe"), ({"pictures": 1}, "pict")]
+    ("options", "differing"),
+    [({"seed": 1}, "seed"), ({"recipe": {"recon_iters": 5}}, "recipe"), ({"pictures": 1}, "pict")],
 )
 def test_work_with_other_settings_is_refused(
     toys: Any, interrupted: Path, options: dict[str, Any], differing: str

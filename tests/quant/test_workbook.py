@@ -22,7 +22,8 @@ SETTINGS = {"seed": 1, "recipe": {"bits": 4, "byte_inputs": ("a", "b")}}
 
 def _dense(bits: int) -> FakeQuantLinear:
     torch.manual_seed(bits)
-    grid = InputGrid(torch.randperm(80), torch.rand(2), store_offset(torch.randn(80)), (uniform_levels(bits),) * 2, bits)
+    levels = (uniform_levels(bits),) * 2
+    grid = InputGrid(torch.randperm(80), torch.rand(2), store_offset(torch.randn(80)), levels, bits)
     return FakeQuantLinear(grid, round_nearest(torch.randn(6, 80), torch.ones(80), bits), torch.randn(6))
 
 
@@ -112,7 +113,7 @@ def test_a_truncated_unit_is_unfinished(tmp_path: Path, found: Calibration, kept
 def test_settings_that_are_damaged_or_others_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
     Workbook(tmp_path / "work", SETTINGS, resume=False)
     (tmp_path / "work" / SETTINGS_FILE).write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match="leave (--resume out|out)") as refusal:
+    with pytest.raises(UserError, match=r"leave (--resume out|out)") as refusal:
         Workbook(tmp_path / "work", SETTINGS, resume=True)
     assert "\n" not in str(refusal.value)
     assert Workbook(tmp_path / "work", SETTINGS, resume=False).units() == 0

@@ -51,10 +51,15 @@ def attention(
     columns: int = 4,
     four_bit: bool = False,
     codes: int = 256,
+    top: int = 255,
 ) -> Attention:
     rng = np.random.default_rng(heads + width)
     channels = heads * width
-    limits = {"q": (-8, 7), "k": (-8, 7), "v": (-8, 7)} if four_bit else {"q": (-128, 127), "k": (-128, 119), "v": (-128, 119)}
+    limits = (
+        {"q": (-8, 7), "k": (-8, 7), "v": (-8, 7)}
+        if four_bit
+        else {"q": (-128, 127), "k": (-128, 119), "v": (-128, 119)}
+    )
     q, k, v = (encoder(part, channels, *limit) for part, limit in limits.items())
     return Attention(
         name="attend",
@@ -64,8 +69,10 @@ def attention(
         v=v,
         logit_scale=rng.integers(20, 40, heads).astype(np.uint16),
         thresholds=log_thresholds((np.arange(1, codes) - 0.5) / (codes - 1)),
-        score_levels=np.rint(np.linspace(0, 255, codes)).astype(np.uint8),
-        scale=rng.integers(100, 256, channels).astype(np.uint16),
+        score_levels=np.rint(np.linspace(0, top, codes)).astype(np.uint16),
+        scale=rng.integers(1, 16, channels).astype(np.uint16)
+        if top > 255
+        else rng.integers(100, 256, channels).astype(np.uint16),
         bias=rng.integers(-(1 << 16), 1 << 16, channels).astype(np.int32),
         wide_exponent=-8,
         position=bias_of(kind, heads, width, rows, columns),
@@ -183,6 +190,15 @@ def test_chunks_change_no_bit(kind: str | None, monkeypatch: pytest.MonkeyPatch)
         np.testing.assert_array_equal(operation.run(q, k, v)[1].values, whole)
 
 
+def test_products_in_pieces_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    operation = attention("decomposed", rows=7, columns=7)
+    q, k, v = operands(2, 49, 49, operation)
+    whole = operation.run(q, k, v)[1].values
+    for rows in (17, 20, 49):
+        monkeypatch.setattr("sim.contract.attention.MULTIPLIES_PER_PRODUCT", 5 * 49 * rows)
+        np.testing.assert_array_equal(operation.run(q, k, v)[1].values, whole)
+
+
 def test_windows_do_not_see_each_other() -> None:
     operation = attention("decomposed")
     q, k, v = operands(3, 16, 16, operation)
@@ -205,15 +221,55 @@ def test_the_largest_sums_are_exact(keys: int) -> None:
     assert (sums == min(32767, 128**3 * int(operation.logit_scale[0]) >> 10)).all()
 
 
-def test_a_product_of_the_largest_sum_keeps_its_last_bit() -> None:
-    # One step of a score decides: float32 products of 255 * 128 * 512 would be even.
-    operation = replace(attention(heads=1, width=1), scale=np.full(1, 1, np.uint16), bias=np.zeros(1, np.int32))
-    scores = np.full((1, 1, 1, 4096), 255, np.uint8)
-    values = np.full((1, 1, 4096, 1), 119, np.float32)
-    values[0, 0, :2048] = -119
-    values[0, 0, -1] = 118
-    wanted = rounded(-255, 10)
-    assert operation.mix(scores, values).ravel().tolist() == [wanted]
+def test_sums_that_float32_cannot_hold_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    operation = attention(heads=1, width=1, top=4095)
+    scores = rng.integers(0, 256, (1, 1, 1, 4096)).astype(np.uint8)
+    values = rng.integers(1, 120, 4096)
+    values[2048:] *= -1
+    total = int(operation.score_levels[scores.ravel()].astype(np.int64) @ values)
+    bias = -total * 255 // 4
+    operation = replace(
+        operation,
+        v=encoder("v", 1, -8, 7),
+        scale=np.array([255], np.uint16),
+        bias=np.array([bias], np.int32),
+    )
+    found = operation.mix(scores, values.astype(np.float32)[None, None, :, None])
+    assert found.ravel().tolist() == [rounded(total * 255 + 4 * bias, 10)]
+
+
+def test_levels_of_scores_have_up_to_twelve_bits() -> None:
+    operation = attention("static", top=4095)
+    q, k, v = operands(1, 16, 16, operation)
+    np.testing.assert_array_equal(operation.run(q, k, v)[1].values, literal(operation, q, k, v))
+    with pytest.raises(UserError, match="scale of 16 exceeds 15"):
+        replace(operation, scale=np.full(10, 16, np.uint16))
+    assert replace(operation, v=encoder("v", 10, -8, 7), scale=np.full(10, 255, np.uint16)).heads == 2
+
+
+@pytest.mark.parametrize("grid", ["uniform", "logarithmic"])
+@pytest.mark.parametrize("keys", [1, 16, 4096])
+def test_no_row_of_scores_sums_to_more_than_its_bound(grid: str, keys: int) -> None:
+    thresholds = (np.arange(1, 16) - 0.5) / 15 if grid == "uniform" else 2.0 ** -np.arange(14.5, 0, -1)
+    levels = np.arange(16) if grid == "uniform" else np.array([0, *2 ** np.arange(8).repeat(2)[1:]])
+    operation = replace(
+        attention(),
+        thresholds=log_thresholds(thresholds),
+        score_levels=levels.astype(np.uint16),
+        scale=np.ones(10, np.uint16),
+    )
+    bound, rng = operation.largest_row_sum(), np.random.default_rng(keys)
+    largest = 0
+    for spread in (0, 20, 300, 2000, 6000):
+        logits = rng.normal(0, spread, (20, keys)).astype(np.int32)
+        largest = max(largest, int(levels[score_codes(logits, operation.thresholds)].sum(axis=-1).max()))
+    # A row just above a threshold comes nearest.
+    for threshold in operation.thresholds:
+        count = min(keys, max(1, int(2.0 ** (int(threshold) / 512))))
+        logits = np.where(np.arange(keys) < count, 0, -90000).astype(np.int32)[None]
+        largest = max(largest, int(levels[score_codes(logits, operation.thresholds)].sum()))
+    assert 0 < largest <= bound <= 4096 * int(levels.max())
 
 
 @pytest.mark.parametrize("field", ["logit_scale", "scale"])
@@ -228,11 +284,13 @@ def test_a_scale_without_room_for_its_passes_is_refused(field: str) -> None:
 
 
 def test_an_accumulator_that_could_overflow_is_refused() -> None:
-    operation = replace(attention(), scale=np.full(10, 255, np.uint16))
-    largest = (2**35 - 1 - 4096 * 255 * 128 * 255) // 4
+    # Thresholds so low that every key of a row may have the largest level.
+    operation = replace(attention(), scale=np.full(10, 255, np.uint16), thresholds=np.full(255, 15000, np.int32))
+    assert operation.largest_row_sum() == 4096 * 255
+    largest = (2**35 - 1 - operation.largest_row_sum() * 128 * 255) // 4
     replace(operation, bias=np.full(10, -largest, np.int32))
     for bias in (-largest - 1, largest + 1, -(1 << 31)):
-        with pytest.raises(UserError, match="36-bit limit"):
+        with pytest.raises(UserError, match="in the accumulator"):
             replace(operation, bias=np.full(10, bias, np.int32))
 
 
@@ -256,7 +314,8 @@ def extreme_thresholds() -> np.ndarray:
         ("thresholds", np.zeros(14, np.int32)),
         ("thresholds", np.arange(255).astype(np.int32)),
         ("thresholds", extreme_thresholds()),
-        ("score_levels", np.zeros(255, np.uint8)),
+        ("score_levels", np.zeros(255, np.uint16)),
+        ("score_levels", np.full(256, 4096, np.uint16)),
         ("scale", np.ones(2, np.uint16)),
         ("bias", np.zeros(10, np.int64)),
         ("wide_exponent", 65),

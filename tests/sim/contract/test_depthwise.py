@@ -18,9 +18,7 @@ def random_layer(channels: int = 3, *, stride: int = 1, shift: int = 14, extreme
         weight=np.full((channels, 3, 3), -128, np.int8)
         if extreme
         else rng.integers(-128, 128, (channels, 3, 3)).astype(np.int8),
-        multiplier=np.full(channels, 65535, np.uint16)
-        if extreme
-        else rng.integers(0, 256, channels).astype(np.uint16),
+        multiplier=np.full(channels, 65535, np.uint16) if extreme else rng.integers(0, 256, channels).astype(np.uint16),
         bias=np.full(channels, (1 << 44) - 1, np.int64)
         if extreme
         else rng.integers(-(1 << 24), 1 << 24, channels).astype(np.int64),

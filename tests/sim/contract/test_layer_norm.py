@@ -36,7 +36,9 @@ def test_reciprocal_root_keeps_its_error_over_every_mantissa() -> None:
 def test_reciprocal_root_keeps_its_error_at_every_length() -> None:
     rng = np.random.default_rng(0)
     powers = np.left_shift(np.int64(1), np.arange(62))
-    values = np.concatenate([powers, powers[1:] - 1, (powers[:-1] * rng.uniform(1, 2, (40, 61))).astype(np.int64).ravel()])
+    values = np.concatenate(
+        [powers, powers[1:] - 1, (powers[:-1] * rng.uniform(1, 2, (40, 61))).astype(np.int64).ravel()]
+    )
     values = values[values > 0]
     root, s = reciprocal_root(values)
     for v, r, power in zip(values.tolist(), root.tolist(), s.tolist(), strict=True):
@@ -95,16 +97,16 @@ def test_affine_is_one_multiply_add_and_rounding() -> None:
 
 
 def test_a_normalised_value_is_rounded_half_to_even() -> None:
-    # Two channels d apart: s1 = d, C * x - s1 = -d and d.
-    x = np.array([[0, d] for d in range(1, 300)], np.int16)
-    operation = norm(2, epsilon=1 << 24)
-    root, s = reciprocal_root(np.array([[d * d + (1 << 24)] for d in range(1, 300)], np.int64))
-    distance = np.arange(1, 300)[:, None] * np.array([-1, 1])
-    expected = [
-        [round(Fraction(int(a) * int(r), 1 << (6 + int(power)))) for a in row]
-        for row, r, power in zip(distance, root[:, 0], s[:, 0], strict=True)
-    ]
-    assert operation.normalise(x).tolist() == expected
+    # Two channels d = 2**14 apart, so s = 14 and the value is root / 64: a tie wherever root % 64 is 32.
+    d, epsilons = 1 << 14, np.arange(1, 1 << 27, 1 << 14, dtype=np.int64)
+    root, s = reciprocal_root(d * d + epsilons)
+    assert (s == 14).all()
+    ties = np.flatnonzero(root % 64 == 32)[:20]
+    assert {int(root[at]) >> 6 & 1 for at in ties} == {0, 1}, "ties of even and of odd floors"
+    for at in ties:
+        found = norm(2, epsilon=int(epsilons[at])).normalise(np.array([[0, d]], np.int16))
+        nearest = round(Fraction(int(root[at]), 64))
+        assert found.tolist() == [[-nearest, nearest]]
 
 
 @pytest.mark.parametrize(

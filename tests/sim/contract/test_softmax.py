@@ -90,7 +90,9 @@ def test_a_distance_on_a_threshold_has_the_upper_code() -> None:
 
 def test_log2_of_a_sum_is_within_one_step() -> None:
     rng = np.random.default_rng(0)
-    sums = np.concatenate([np.arange(1, 3000), 2 ** np.arange(52), (ONE * rng.uniform(1, 4096, 20000)).astype(np.int64)])
+    sums = np.concatenate(
+        [np.arange(1, 3000), 2 ** np.arange(52), (ONE * rng.uniform(1, 4096, 20000)).astype(np.int64)]
+    )
     exact = 512 * (np.log2(sums.astype(np.float64)) - 23)
     assert np.abs(log2_of_sum(sums) - exact).max() < 1.3
 
