@@ -24,7 +24,7 @@ def _source_hash() -> str:
 
 @pytest.fixture(scope="session")
 def exported_model() -> Path:
-    """The default model, quantized once per state of the quantizer's sources and kept in build/."""
+    """The model of the demo (seed 1), quantized once per state of the quantizer's sources and kept in build/."""
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     folder = build / f"test-model-{_source_hash()}"
@@ -32,7 +32,7 @@ def exported_model() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             command = [sys.executable, "-m", "quant", "quantize", "--model", "lite_medsam", "--bits", "4"]
-            command += ["--out", str(folder)]
+            command += ["--seed", "1", "--out", str(folder)]
             result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             assert result.returncode == 0, f"quantizing the default model failed:\n{result.stderr[-2000:]}"
     return folder

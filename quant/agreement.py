@@ -110,7 +110,7 @@ def _attention(attention: Attention, q: Real, k: Real, v: Real) -> Real:
         for head in range(heads):
             one = slice(head, head + 1)
             logits = q_level[:, one] @ k_level[:, one].swapaxes(-1, -2)
-            logits *= np.ldexp(float(attention.logit_scale[head]), -SCALE_FRACTION_BITS)
+            logits *= np.ldexp(float(attention.logit_scale[head]), -attention.logit_shift)
             position = _position(attention, q_level)
             logits += position[..., one, :, :] if isinstance(position, np.ndarray) else position
             distance = np.ldexp(logits.max(axis=-1, keepdims=True) - logits, -LOG_FRACTION_BITS)

@@ -22,9 +22,11 @@ TABLE_MAX: Final = 119
 """Largest weight of the relative positions: two signed nibbles hold no more."""
 
 
-def _mantissa(real: Tensor, shifts: int) -> NDArray[np.float64]:
-    """Whole scales (heads,) for real factors (heads,): rounded, within what the passes leave room for."""
-    return np.rint(real.numpy() * (1 << SCALE_FRACTION_BITS)).clip(1, largest_scale(shifts))
+def _mantissa(real: Tensor, shifts: int) -> tuple[NDArray[np.float64], int]:
+    """Whole scales (heads,) for real factors (heads,), and as many fraction bits as the passes leave room for."""
+    room = largest_scale(shifts) / float(real.max().clamp_min(1e-30))
+    fraction = max(0, min(SCALE_FRACTION_BITS, math.floor(math.log2(room))))
+    return np.rint(real.numpy() * (1 << fraction)).clip(1, largest_scale(shifts)), fraction
 
 
 def _static(bias: layer_call.StaticBias) -> contract.StaticBias:
@@ -64,9 +66,9 @@ def integer_attention(
     planes = [1 if grid.high - grid.low < 16 else 2 for grid in (attention.q, attention.k, attention.v)]
     q_scale, k_scale = attention.q.scale.double(), attention.k.scale.double()
     factor = (q_scale * k_scale)[:, 0].mean(dim=1) * call.scale * LOGIT_UNITS
-    mantissa = _mantissa(factor, nibble_shifts(planes[0], planes[1]))
+    mantissa, fraction = _mantissa(factor, nibble_shifts(planes[0], planes[1]))
     # The step of q takes up the rounding of the scale, so that the products stay exact.
-    q_scale = q_scale * torch.from_numpy(mantissa / (1 << SCALE_FRACTION_BITS) / factor.numpy())[:, None, None]
+    q_scale = q_scale * torch.from_numpy(mantissa / (1 << fraction) / factor.numpy())[:, None, None]
 
     score_levels = attention.scores.levels.numpy()
     score_planes = -(-int(score_levels.max()).bit_length() // 4)
@@ -100,4 +102,5 @@ def integer_attention(
         bias=np.rint(np.ldexp(bias, BIAS_FRACTION_BITS - exponent)).astype(np.int32),
         wide_exponent=exponent,
         position=position,
+        logit_shift=fraction,
     )

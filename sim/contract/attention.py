@@ -3,7 +3,7 @@
 For one window, head h with D channels, query i, key j:
 
     Sqk = sum over channels of level(q[i]) * level(k[j])                   k per channel around its own zero point
-    z   = round_half_even(Sqk * logit_scale[h] / 2**10), 16 bits           in steps of 2**-9 of log2
+    z   = round_half_even(Sqk * logit_scale[h] / 2**logit_shift), 16 bits           in steps of 2**-9 of log2
         + position bias (16 bits; static per head, or of q with tables of relative rows and columns)
     P   = code of the softmax over keys (sim.contract.softmax), its levels 0..4095
     Spv = sum over keys of level(P[i, j]) * level(v[j])
@@ -136,7 +136,7 @@ class Attention:
     """One multi-head attention: H heads of D channels.
 
     q, k, v: encoders of the H * D channels each (permutation the identity). Levels of k and v are at most
-    STATIONARY_MAX, being stationary operands. logit_scale: uint16 (H,), SCALE_FRACTION_BITS fraction bits, from a
+    STATIONARY_MAX, being stationary operands. logit_scale: uint16 (H,), logit_shift fraction bits, from a
     product of levels to steps of 2**-9 of log2. thresholds: int32 (L - 1,), descending, and score_levels: uint16 (L,),
     of P. scale: uint16 (H * D,), bias: int32 (H * D,), BIAS_FRACTION_BITS fraction bits, of the result. position: the
     bias of logits or None. Raises UserError when a shape, dtype or range is off, naming the limit; when a scale has no
@@ -155,10 +155,12 @@ class Attention:
     bias: NDArray[np.int32]
     wide_exponent: int
     position: StaticBias | DecomposedBias | None = None
+    logit_shift: int = SCALE_FRACTION_BITS
 
     def __post_init__(self) -> None:
         expect_exponents(self.name, wide_exponent=self.wide_exponent)
         expect_integer(self.name, "heads", self.heads, 1, 64)
+        expect_integer(self.name, "logit_shift", self.logit_shift, 0, SCALE_FRACTION_BITS)
         channels = self.q.channels
         if channels % self.heads or not 1 <= channels // self.heads <= MAX_HEAD_CHANNELS:
             raise UserError(
@@ -261,7 +263,7 @@ class Attention:
         # 128 channels of products up to 128 * 128 stay under 2**24: exact in float32.
         sums = _products(q, np.swapaxes(k, -1, -2)).astype(np.int64)
         sums *= self.logit_scale.astype(np.int64)[:, None, None]
-        total = finish_wide(sums, SCALE_FRACTION_BITS).astype(np.int32)
+        total = finish_wide(sums, self.logit_shift).astype(np.int32)
         if self.position is not None:
             total += self.position.of(q, first)
         return total

@@ -223,20 +223,21 @@ def test_the_largest_sums_are_exact(keys: int) -> None:
 
 def test_sums_that_float32_cannot_hold_are_exact() -> None:
     rng = np.random.default_rng(0)
-    operation = attention(heads=1, width=1, top=4095)
+    operation = attention(heads=1, width=32, top=4095)
     scores = rng.integers(0, 256, (1, 1, 1, 4096)).astype(np.uint8)
-    values = rng.integers(1, 120, 4096)
+    values = rng.integers(1, 120, (4096, 32))
     values[2048:] *= -1
-    total = int(operation.score_levels[scores.ravel()].astype(np.int64) @ values)
-    bias = -total * 255 // 4
+    totals = operation.score_levels[scores.ravel()].astype(np.int64) @ values
+    # The bias takes the sums back to 16 bits, where a lost last bit shows.
+    bias = -totals * 255 // 4
     operation = replace(
         operation,
-        v=encoder("v", 1, -8, 7),
-        scale=np.array([255], np.uint16),
-        bias=np.array([bias], np.int32),
+        v=encoder("v", 32, -8, 7),
+        scale=np.full(32, 255, np.uint16),
+        bias=bias.astype(np.int32),
     )
-    found = operation.mix(scores, values.astype(np.float32)[None, None, :, None])
-    assert found.ravel().tolist() == [rounded(total * 255 + 4 * bias, 10)]
+    found = operation.mix(scores, values.astype(np.float32)[None, None])
+    assert found.ravel().tolist() == [rounded(int(a) * 255 + 4 * int(b), 10) for a, b in zip(totals, bias, strict=True)]
 
 
 def test_levels_of_scores_have_up_to_twelve_bits() -> None:
