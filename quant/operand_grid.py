@@ -55,6 +55,7 @@ def _search(
 ) -> Tensor:
     """The step with the least weighted squared error, summed over axes `over`; candidates in units of `widest`."""
     low, high = limits
+    widest = widest.clamp_min(1e-6)
     best, best_error = torch.zeros_like(widest), torch.full_like(widest, torch.inf)
     for clip in CLIP_CANDIDATES:
         scale = widest * clip / ((high - low) / 2)
