@@ -140,10 +140,16 @@ def position_bias(call: AttentionCall, q_step: float) -> attention.StaticBias | 
     return attention.DecomposedBias(tables[0], tables[1], scales[0], scales[1], bias.side_h, bias.side_w)
 
 
+def logit_fraction(scale: float) -> tuple[int, int]:
+    """Mantissa and fraction bits of a real scale; with two nibbles on either side a mantissa has 8 bits."""
+    shift = min(10, math.floor(math.log2(255 / scale)))
+    return round(scale * 2**shift), shift
+
+
 def attend(call: AttentionCall) -> attention.Attention:
     heads, width = call.q.shape[-3], call.q.shape[-1]
     q_step, k_step = (float(one.abs().max()) / TOP for one in (call.q, call.k))
-    logit_scale = np.rint(q_step * k_step * call.scale * LOG_UNITS * 2**10)
+    logit_scale, logit_shift = logit_fraction(q_step * k_step * call.scale * LOG_UNITS)
     largest = max(float(call.logits(head).softmax(dim=-1).max()) for head in range(heads))
     p_step = largest / 255
     units = p_step * 2.0 ** (10 - EXPONENT)
@@ -155,6 +161,7 @@ def attend(call: AttentionCall) -> attention.Attention:
         k=encoder(f"{call.name}.k", heads * width, k_step),
         v=encoder(f"{call.name}.v", heads * width, scale / units),
         logit_scale=np.full(heads, logit_scale, np.uint16),
+        logit_shift=logit_shift,
         thresholds=log_thresholds((np.arange(1, 256, dtype=np.float64) - 0.5) * p_step),
         score_levels=np.arange(256).astype(np.uint16),
         scale=np.full(heads * width, scale, np.uint16),
