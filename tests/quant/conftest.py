@@ -54,12 +54,26 @@ class Toys:
         return quantize_to_folder(out, recipe=recipe, **{**settings, **options})
 
 
+def name_toy(patch: pytest.MonkeyPatch) -> Toys:
+    """Give the toy model the name vit_test."""
+    patch.setitem(SHAPES, "vit_test", TOY_SHAPE)
+    patch.setitem(MODELS, "vit_test", replace(MODELS["vit_test"], input_format=TOY_SHAPE.input_format))
+    return Toys(QUICK, toy_pictures)
+
+
 @pytest.fixture
 def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     """The name vit_test stands for a model that is quantized in seconds."""
-    monkeypatch.setitem(SHAPES, "vit_test", TOY_SHAPE)
-    monkeypatch.setitem(MODELS, "vit_test", replace(MODELS["vit_test"], input_format=TOY_SHAPE.input_format))
-    return Toys(QUICK, toy_pictures)
+    return name_toy(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy model, quantized with QUICK, seed 0. Whoever loads its float model needs `toys` too."""
+    folder = tmp_path_factory.mktemp("toy") / "model"
+    with pytest.MonkeyPatch.context() as patch:
+        name_toy(patch).quantize(folder, QUICK)
+    return folder
 
 
 @pytest.fixture(scope="session")
