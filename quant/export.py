@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from quant.assemble import Assembly
+from quant.assemble import Assembly, stored_positions
 from quant.calibrate import Calibration
-from quant.integers import exponent_for, round_depthwise
+from quant.integers import round_depthwise
 from quant.models.layer_call import AttentionCall
 from quant.models.lite_medsam import LiteMedSam
 from quant.models.promptable import DECODER_DEPTH, DECODER_HEADS, PromptableModel
@@ -21,7 +21,6 @@ from quant.models.sam import PATCH_SIDE, SamVit
 from quant.models.tiny_vit import LITE_MEDSAM_STAGES
 from sim.contract.folder import quantize_weight_only, write_folder
 from sim.contract.serialize import Operation
-from sim.contract.wide import to_wide
 from sim.golden.architecture import ENCODER, Architecture
 from sim.golden.mask_decoder import decode_mask
 from sim.golden.prompt_encoder import encode_prompt
@@ -52,7 +51,7 @@ FULL_PRECISION: Final = ("prompt_encoder.pe_layer.",)
 """Stored as float32, the rest as float16: frequencies that are multiplied by 2 pi."""
 
 POSITIONS: Final = f"{ENCODER}.pos_embed"
-"""The one tensor that the encoder adds: whole steps of a wide exponent."""
+"""The one tensor that the encoder adds."""
 
 INPUT_EXPONENTS: Final = {"min_max": -14, "mean_std": -13}
 """Of the encoder's input: pixels within [0, 1], or within three standard deviations."""
@@ -95,7 +94,7 @@ def round_stored_weights(model: PromptableModel) -> None:
     """Round what is not quantized by calibration to what the folder keeps of it, in place.
 
     Calibration then sees the model that will be read back: float parameters of the decoder in 16 or 8 bits, depthwise
-    weights in 8, absolute positions in whole steps.
+    weights and absolute positions in 8.
     """
     for name, parameter in model.named_parameters():
         if _stays_float(name, model.get_submodule(name.rpartition(".")[0])):
@@ -103,8 +102,8 @@ def round_stored_weights(model: PromptableModel) -> None:
             value = stored[0].astype(np.float32)
             parameter.data = torch.from_numpy(value * stored[1] if len(stored) == 2 else value)
         elif name == POSITIONS:
-            array = parameter.detach().numpy()
-            parameter.data = torch.from_numpy(to_wide(array, exponent_for(float(np.abs(array).max()))).real())
+            positions, exponent = stored_positions(name, parameter.detach().numpy())
+            parameter.data = torch.from_numpy(positions.at(exponent).real()[None])
     for module in model.image_encoder.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1:
             round_depthwise(module)
@@ -152,11 +151,8 @@ def remaining_tensors(model: PromptableModel) -> dict[str, NDArray[Any]]:
     """Everything the folder stores beside operations: `float.NAME`, or `int8.NAME` with its scale."""
     tensors: dict[str, NDArray[Any]] = {}
     for name, value in model.state_dict().items():
-        array = value.detach().numpy().astype(np.float32)
-        if name == POSITIONS:
-            tensors[f"float.{name}"] = array
-        elif _stays_float(name, model.get_submodule(name.rpartition(".")[0])):
-            tensors |= _stored(name, array)
+        if _stays_float(name, model.get_submodule(name.rpartition(".")[0])):
+            tensors |= _stored(name, value.detach().numpy().astype(np.float32))
     return tensors
 
 

@@ -35,7 +35,7 @@ class OperationSummary:
     shape: outputs x inputs of a dense layer, heads x channels of an attention, else channels (0 where any will do).
     weight_bits: 4 or 8, as stored. passes: of the 4-bit array per product; of an attention q.k^T plus P.v; 0 where the
     array takes no part. codes: of the input, of an attention those of the probabilities. macs: products for one picture
-    and one box. array_macs: the same times passes. stored_bytes: of its tensors in the folder.
+    and one box. array_macs: the same times passes. stored_bytes: of its tensors, not packed.
     """
 
     name: str

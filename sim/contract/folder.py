@@ -18,11 +18,12 @@ from sim.contract import constants
 from sim.contract.encoder import ENCODER_INDICES
 from sim.contract.errors import UserError
 from sim.contract.layer_norm import NORM_FRACTION_BITS
+from sim.contract.packing import pack, unpack
 from sim.contract.serialize import Operation, flatten, restore
 from sim.contract.softmax import LOG_FRACTION_BITS
 
 FORMAT: Final = "nibblesam-model"
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 TENSOR_FILE: Final = "model.safetensors"
 MANIFEST_FILE: Final = "manifest.json"
 CONTRACT: Final = {
@@ -66,10 +67,16 @@ def quantize_weight_only(
 
 
 def _manifest_text(document: Mapping[str, Any]) -> str:
-    """JSON with one line per entry, and one per operation."""
-    lines = [f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in document["operations"].items()]
-    entries = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items() if key != "operations"]
-    return "{\n" + ",\n".join([*entries, ' "operations": {\n' + ",\n".join(lines) + "\n }"]) + "\n}\n"
+    """JSON with one line per entry, and one per packed tensor and operation."""
+
+    def lines(value: Mapping[str, Any]) -> str:
+        return "{\n" + ",\n".join(f"  {json.dumps(key)}: {json.dumps(entry)}" for key, entry in value.items()) + "\n }"
+
+    entries = (
+        f" {json.dumps(key)}: {lines(value) if key in ('packed', 'operations') else json.dumps(value)}"
+        for key, value in document.items()
+    )
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def write_folder(
@@ -82,17 +89,18 @@ def write_folder(
 
     `tensors` are stored under the given keys: `float.NAME` (float32 or float16), or the pair `int8.NAME` and
     `int8.NAME.scale` of `quantize_weight_only`. `manifest` gives `model`, `bits`, `source`, `created` and
-    `architecture`; format, schema, contract, operations and the hash of the tensors are added here.
+    `architecture`; format, schema, contract, operations, what is packed and the hash of the tensors are added here.
     An existing folder is replaced only if it is a model folder. Raises UserError when it is not, or when the
     place cannot be written.
     """
     if path.exists() and not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
         raise UserError(f"{path} exists and is not a model folder; name another folder or move it away")
-    stored: dict[str, NDArray[Any]] = dict(tensors)
+    plain: dict[str, NDArray[Any]] = dict(tensors)
     entries: dict[str, Any] = {}
     for name, operation in operations.items():
         entries[name], parts = flatten(name, operation)
-        stored |= parts
+        plain |= parts
+    stored, packed = pack(plain)
     blob = save({key: np.ascontiguousarray(value) for key, value in stored.items()})
     document = {
         "format": FORMAT,
@@ -100,6 +108,7 @@ def write_folder(
         **manifest,
         "tensors_sha256": hashlib.sha256(blob).hexdigest(),
         "contract": CONTRACT,
+        "packed": packed,
         "operations": entries,
     }
     try:
@@ -139,7 +148,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         )
     if manifest.get("contract") != CONTRACT:
         raise UserError(f"{path} was made for other contract constants {manifest.get('contract')}; export again")
-    for key in ("operations", "architecture", "source", "tensors_sha256", "model", "bits"):
+    for key in ("operations", "packed", "architecture", "source", "tensors_sha256", "model", "bits"):
         if key not in manifest:
             raise UserError(f"{path} lacks the entry {key!r}; export the model again")
     return manifest
@@ -194,6 +203,7 @@ def read_folder(path: Path) -> ModelFolder:
         raise UserError(f"{tensor_path} does not match the hash in {MANIFEST_FILE}; export the model again")
     if not isinstance(manifest["operations"], dict):
         raise UserError(f"{path / MANIFEST_FILE}: operations must be an object; export the model again")
+    tensors = unpack(tensors, manifest["packed"], str(tensor_path))
     operations = {name: restore(name, entry, tensors, str(path)) for name, entry in manifest["operations"].items()}
     return ModelFolder(
         operations=operations,

@@ -15,6 +15,7 @@ from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.nibbles import pack_nibbles, unpack_nibbles
+from sim.contract.positions import Positions
 from sim.contract.residual import Residual
 
 Operation: TypeAlias = QuantizedLayer | LayerNorm | ActivationTable | Residual | Depthwise | Attention
@@ -30,6 +31,7 @@ KINDS: Final[dict[str, type]] = {
     "encoder": Encoder,
     "static_bias": StaticBias,
     "decomposed_bias": DecomposedBias,
+    "positions": Positions,
 }
 """Name in the manifest of every class that is stored."""
 
@@ -39,6 +41,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "k": ("encoder",),
     "v": ("encoder",),
     "position": ("static_bias", "decomposed_bias"),
+    "positions": ("positions",),
 }
 """Fields that hold a part with fields of its own, and the kinds it may be of."""
 

@@ -87,7 +87,23 @@ class Parameters:
 
     def add(self, name: str, a: Wide, b: Wide) -> Wide:
         """a + b of one shape."""
-        return self._run(name, self.operation(name, Residual), a, b)
+        operation = self.operation(name, Residual)
+        if operation.positions is not None:
+            raise UserError(f"{name} adds stored positions, the network needs a sum; export the model again")
+        return self._run(name, operation, a, b)
+
+    def add_positions(self, name: str, x: Wide) -> Wide:
+        """The stored positions of every pixel added to a map (rows, columns, C)."""
+        operation = self.operation(name, Residual)
+        positions = operation.positions
+        if positions is None:
+            raise UserError(f"{name} lacks its positions; export the model again")
+        if positions.code.shape != x.values.shape:
+            raise UserError(
+                f"{name} has positions for {positions.code.shape}, the network's map is {x.values.shape}; "
+                "export the model again"
+            )
+        return self._run(name, operation, x, positions.at(operation.second_exponent))
 
     def depthwise(self, name: str, x: Wide, stride: int = 1) -> Wide:
         """Depthwise 3x3: (rows, columns, C) to (ceil(rows / stride), ceil(columns / stride), C)."""

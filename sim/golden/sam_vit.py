@@ -8,8 +8,7 @@ channels).
 from dataclasses import dataclass
 
 from sim.contract.errors import UserError
-from sim.contract.residual import Residual
-from sim.contract.wide import Wide, to_wide
+from sim.contract.wide import Wide
 from sim.golden.convolution import patches
 from sim.golden.neck import neck
 from sim.golden.parameters import Parameters
@@ -61,18 +60,10 @@ def block(name: str, x: Wide, heads: int, window: int, parameters: Parameters) -
     return parameters.add(f"{name}.mlp.add", x, hidden)
 
 
-def add_positions(name: str, x: Wide, parameters: Parameters) -> Wide:
-    """The absolute position of every patch added. The tensor `name` holds multiples of the operation's step."""
-    table = parameters.tensor(name)
-    if table.shape != (1, *x.values.shape):
-        raise UserError(f"{name} should be {(1, *x.values.shape)}, found {table.shape}; export the model again")
-    return parameters.add(name, x, to_wide(table[0], parameters.operation(name, Residual).second_exponent))
-
-
 def encode_sam_vit(x: Wide, shape: SamVitShape, parameters: Parameters, name: str = "image_encoder") -> Wide:
     """Image embedding (rows / patch, columns / patch, 256) of a preprocessed square picture (rows, columns, 3)."""
     x = parameters.linear(f"{name}.patch_embed.proj", x.with_values(patches(x.values, shape.patch)))
-    x = add_positions(f"{name}.pos_embed", x, parameters)
+    x = parameters.add_positions(f"{name}.pos_embed", x)
     for index in range(shape.depth):
         window = x.values.shape[0] if index in shape.global_blocks else shape.window
         x = block(f"{name}.blocks.{index}", x, shape.heads, window, parameters)

@@ -106,8 +106,24 @@ def test_names_of_stored_tensors(folder: Path) -> None:
             "wide_exponent": -7,
             "weight_planes": 1,
         },
-        "block.add": {"kind": "residual", "first_exponent": -7, "second_exponent": -8, "wide_exponent": -7},
+        "block.add": {
+            "kind": "residual",
+            "first_exponent": -7,
+            "second_exponent": -8,
+            "wide_exponent": -7,
+            "positions": None,
+        },
     }
+
+
+def test_large_tensors_are_packed_and_read_back(tmp_path: Path) -> None:
+    table = np.random.default_rng(4).normal(0, 0.1, (80, 70)).astype(np.float16)
+    write_folder(tmp_path / "model", {}, {"float.table": table}, MANIFEST)
+    manifest = json.loads((tmp_path / "model" / "manifest.json").read_text())
+    assert manifest["packed"] == {"float.table": {"dtype": "float16", "shape": [80, 70]}}
+    stored = load_file(tmp_path / "model" / "model.safetensors")["float.table"]
+    assert stored.dtype == np.uint8 and stored.ndim == 1 and stored.nbytes < table.nbytes
+    np.testing.assert_array_equal(read_folder(tmp_path / "model").tensors["table"], table)
 
 
 def test_weight_only_storage_is_within_half_a_step() -> None:
@@ -161,12 +177,15 @@ def refusal(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema_version": 1}, "schema version 1"),
+        ({"schema_version": 2}, "schema version 2, this program reads 3"),
         ({"schema_version": None}, "schema version None"),
         ({"format": "other"}, "not a nibblesam-model"),
         ({"contract": {}}, "contract"),
         ({"contract": None}, "contract"),
         ({"operations": []}, "must be an object"),
+        ({"packed": []}, "packed must be an object"),
+        ({"packed": {"block.fc.bias": {}}}, "no stream is stored for the packed tensor block.fc.bias"),
+        ({"packed": {"gone": {}}}, "no stream is stored for the packed tensor gone"),
         ({"operations": {"block.fc": {}}}, "block.fc is of unknown kind"),
         ({"operations": {"block.fc": 5}}, "block.fc is of unknown kind"),
         ({"operations": {}}, "unknown tensor block.fc"),
@@ -178,7 +197,7 @@ def test_a_wrong_manifest_is_refused(folder: Path, changes: dict[str, object], m
     assert message in refusal(folder)
 
 
-@pytest.mark.parametrize("entry", ["operations", "architecture", "source", "tensors_sha256", "model", "bits"])
+@pytest.mark.parametrize("entry", ["operations", "packed", "architecture", "source", "tensors_sha256", "model", "bits"])
 def test_a_missing_entry_is_named(folder: Path, entry: str) -> None:
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())

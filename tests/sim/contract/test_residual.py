@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sim.contract.errors import UserError
+from sim.contract.positions import Positions
 from sim.contract.residual import Residual
 from sim.contract.wide import Wide
 
@@ -44,3 +45,10 @@ def test_inputs_at_other_exponents_are_refused() -> None:
     x = Wide(SMALL, -1)
     with pytest.raises(ValueError, match="do not fit"):
         Residual("add", -1, 0, 0).run(x, x)
+
+
+def test_stored_positions_are_the_second_operand() -> None:
+    positions = Positions("p", np.array([[[3, -128]]], np.int8), np.array([2, 8], np.uint8))
+    operation = Residual("add", -4, -5, -4, positions)
+    found = operation.run(Wide(np.array([[[10, 20]]], np.int16), -4), positions.at(-5))
+    assert found.values.tolist() == [[[16, 20 - 16384]]]

@@ -11,6 +11,7 @@ from sim.contract.encoder import Encoder
 from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
+from sim.contract.positions import Positions
 from sim.contract.residual import Residual
 from sim.contract.serialize import KINDS, OPERATIONS, Operation, flatten, restore
 
@@ -68,12 +69,18 @@ def decomposed() -> DecomposedBias:
     return DecomposedBias(rows, columns, scale, scale + np.uint16(1), 3, 4)
 
 
+def positions() -> Positions:
+    rng = np.random.default_rng(3)
+    return Positions("any", rng.integers(-128, 128, (2, 3, 4)).astype(np.int8), np.array([0, 1, 8, 3], np.uint8))
+
+
 EXAMPLES: dict[str, Operation] = {
     "dense": dense(1),
     "dense of bytes": dense(2),
     "layer_norm": LayerNorm("norm", -8, -9, 1 << 50, np.arange(4).astype(np.int16), np.arange(4).astype(np.int32), 7),
     "activation": ActivationTable("act", -8, -9, np.arange(1025).astype(np.int16), 3),
     "residual": Residual("add", -3, -4, -5),
+    "residual of positions": Residual("add", -3, -4, -5, positions()),
     "depthwise": Depthwise(
         "conv", -8, -9, 2, np.ones((2, 3, 3), np.int8), np.ones(2, np.uint16), np.array([1 << 40, -5]), 3
     ),
@@ -110,7 +117,7 @@ def test_what_is_flattened_is_restored_bit_for_bit(example: str) -> None:
 def test_every_operation_has_an_example() -> None:
     kinds = {flatten("x", operation)[0]["kind"] for operation in EXAMPLES.values()}
     assert kinds == set(OPERATIONS)
-    assert set(KINDS) - set(OPERATIONS) == {"encoder", "static_bias", "decomposed_bias"}
+    assert set(KINDS) - set(OPERATIONS) == {"encoder", "static_bias", "decomposed_bias", "positions"}
 
 
 def test_4_bit_weights_take_half_a_byte_and_others_a_byte() -> None:
@@ -158,6 +165,14 @@ def faults() -> list[tuple[str, str, dict[str, Any], dict[str, Any], str]]:
         ("q a number", "attention", {"q": 5}, {}, "not described whole"),
         ("position of another kind", "attention", {"position": {"kind": "encoder"}}, {}, "unknown kind"),
         ("position a number", "attention", {"position": 5}, {}, "not described whole"),
+        ("positions a number", "residual", {"positions": 5}, {}, "positions must be an object, found 5"),
+        ("positions true", "residual", {"positions": True}, {}, "positions must be an object"),
+        ("positions of another kind", "residual", {"positions": {"kind": "static_bias"}}, {}, "unknown kind"),
+        ("no codes", "residual of positions", {}, {"positions.code": None}, "positions lacks its code"),
+        ("flat codes", "residual of positions", {}, {"positions.code": np.zeros((6, 4), np.int8)}, "rows, columns"),
+        ("wide codes", "residual of positions", {}, {"positions.code": np.zeros((2, 3, 4), np.int16)}, "code must be"),
+        ("few shifts", "residual of positions", {}, {"positions.shift": np.zeros(3, np.uint8)}, "shift must be uint8"),
+        ("a shift of 9", "residual of positions", {}, {"positions.shift": np.full(4, 9, np.uint8)}, "exceeds 8"),
         ("window a boolean", "static attention", {"position": {"kind": "static_bias", "window": True}}, {}, "window"),
         ("extreme thresholds", "attention", {}, {"thresholds": np.full(15, (1 << 31) - 1, np.int32)}, ""),
         ("thresholds a list", "attention", {"thresholds": [1]}, {"thresholds": None}, "not described whole"),

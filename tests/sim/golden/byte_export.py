@@ -31,6 +31,7 @@ from sim.contract.depthwise import Depthwise
 from sim.contract.encoder import Encoder
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
+from sim.contract.positions import round_positions
 from sim.contract.residual import Residual
 from sim.contract.serialize import Operation
 from sim.contract.softmax import log_thresholds
@@ -140,6 +141,13 @@ def position_bias(call: AttentionCall, q_step: float) -> attention.StaticBias | 
     return attention.DecomposedBias(tables[0], tables[1], scales[0], scales[1], bias.side_h, bias.side_w)
 
 
+def addition(call: AddCall) -> Residual:
+    positions = None
+    if call.name.endswith("pos_embed"):
+        positions = round_positions(f"{call.name}.positions", call.b[0].numpy(), EXPONENT)
+    return Residual(call.name, EXPONENT, EXPONENT, EXPONENT, positions)
+
+
 def logit_fraction(scale: float) -> tuple[int, int]:
     """Mantissa and fraction bits of a real scale; with two nibbles on either side a mantissa has 8 bits."""
     shift = min(10, math.floor(math.log2(255 / scale)))
@@ -192,7 +200,7 @@ class ByteExport:
             case ActivationCall():
                 return sample_function(call.name, gelu, EXPONENT, EXPONENT)
             case AddCall():
-                return Residual(call.name, EXPONENT, EXPONENT, EXPONENT)
+                return addition(call)
             case DepthwiseCall():
                 return depthwise(call)
             case AttentionCall():

@@ -70,9 +70,11 @@ def fill(model: nn.Module, seed: int) -> None:
         noise = torch.randn(parameter.shape, generator=generator).clamp(-2, 2)
         if name.endswith(("rel_pos_h", "rel_pos_w")):
             value = 0.3 * noise
-        elif name.endswith(("attention_biases", "pos_embed")):
-            # Positions are multiples of a wide step, as an exporter stores them.
-            value = torch.round(noise * 256) / 256
+        elif name.endswith("attention_biases"):
+            value = noise
+        elif name.endswith("pos_embed"):
+            # 7 bits, which are stored without loss.
+            value = torch.round(noise * 32) / 32
         elif parameter.ndim == 1:
             value = 1 + 0.2 * noise if name.endswith("weight") else 0.2 * noise
         else:
@@ -119,7 +121,7 @@ def export(model: PromptableModel, picture: NDArray[np.uint8], encoder: dict[str
             "layer_norm_epsilon": EPSILONS,
         },
     }
-    kept = {name: value for name, value in tensors.items() if not name.startswith(gone)}
+    kept = {name: value for name, value in tensors.items() if not f"{name}.".startswith(gone)}
     return Toy(
         torch_model=model,
         folder=ModelFolder(handler.operations, kept, manifest),

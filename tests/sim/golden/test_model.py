@@ -15,6 +15,7 @@ from sim.contract.attention import Attention
 from sim.contract.errors import UserError
 from sim.contract.folder import ModelFolder
 from sim.contract.layer import QuantizedLayer
+from sim.contract.positions import Positions
 from sim.contract.wide import Wide
 from sim.golden import GoldenModel
 from sim.golden.parameters import Executed, Parameters
@@ -59,12 +60,13 @@ def test_the_encoder_never_asks_for_a_real_value(toy: Any, monkeypatch: pytest.M
     made = toy.model()
     expected = made.encode_wide(toy.prepared.pixels).real()
 
-    def refuse(_self: Wide) -> NDArray[np.float32]:
+    def refuse(*_: object) -> NDArray[np.float32]:
         raise AssertionError("a float in the encoder")
 
     with monkeypatch.context() as patch:
         patch.setattr(Wide, "real", refuse)
-        # Only pixels and absolute positions become integers on the way.
+        patch.setattr(Parameters, "tensor", refuse)
+        # Only pixels become integers on the way.
         entered: list[str] = []
         patch.setattr(Parameters, "entering", lambda *_: entered.append("entering"))
         wide = made.encode_wide(toy.prepared.pixels)
@@ -239,16 +241,27 @@ def test_operations_that_do_not_fit_are_refused(
 
 def test_missing_and_misshapen_tensors_are_named(toy_sam_vit: Any) -> None:
     folder = toy_sam_vit.folder
-    for name in ("image_encoder.pos_embed", "mask_decoder.mask_tokens.weight", "prompt_encoder.no_mask_embed.weight"):
+    for name in ("mask_decoder.mask_tokens.weight", "prompt_encoder.no_mask_embed.weight"):
         kept = {key: value for key, value in folder.tensors.items() if key != name}
         with pytest.raises(UserError, match=f"the model has no tensor {name}"):
             GoldenModel.from_contents(replace(folder, tensors=kept))
-    wrong = {**folder.tensors, "image_encoder.pos_embed": np.zeros((1, 4, 5, 32), np.float32)}
-    with pytest.raises(UserError, match=r"pos_embed should be \(1, 4, 4, 32\), found \(1, 4, 5, 32\)"):
-        GoldenModel.from_contents(replace(folder, tensors=wrong))
     wrong = {**folder.tensors, "mask_decoder.transformer.layers.1.norm1.weight": np.zeros(3, np.float32)}
     with pytest.raises(UserError, match=r"tensors behind .*layers\.1\.self_attn\.out_proj do not fit"):
         GoldenModel.from_contents(replace(folder, tensors=wrong))
+
+
+def test_positions_of_another_map_or_in_another_place_are_refused(toy_sam_vit: Any) -> None:
+    folder = toy_sam_vit.folder
+    addition, sum_name = folder.operations["image_encoder.pos_embed"], "image_encoder.blocks.1.mlp.add"
+    wide = Positions("positions", np.zeros((4, 5, 32), np.int8), np.zeros(32, np.uint8))
+    for name, positions, message in (
+        ("image_encoder.pos_embed", wide, r"has positions for \(4, 5, 32\), the network's map is \(4, 4, 32\)"),
+        ("image_encoder.pos_embed", None, r"pos_embed lacks its positions"),
+        (sum_name, addition.positions, r"mlp\.add adds stored positions, the network needs a sum"),
+    ):
+        wrong = replace(folder.operations[name], positions=positions)
+        with pytest.raises(UserError, match=message):
+            GoldenModel.from_contents(with_operation(folder, name, wrong))
 
 
 def edited(folder: ModelFolder, edit: Callable[[dict[str, Any]], object]) -> ModelFolder:

@@ -178,7 +178,7 @@ NECK = "image_encoder.neck.0"
         (truncate("manifest.json"), "manifest.json is not valid JSON"),
         (truncate("model.safetensors"), "model.safetensors is damaged"),
         (flip_a_bit, "does not match the hash"),
-        (edit_manifest(schema_version=1), "has schema version 1, this program reads 2"),
+        (edit_manifest(schema_version=2), "has schema version 2, this program reads 3"),
         (edit_manifest(format="other"), "is not a nibblesam-model manifest"),
         (set_tensor(f"{NECK}.encoder.permutation", 7), f"{NECK}.encoder: permutation does not name each of the 48"),
         (set_tensor(f"{NECK}.scale", 60_000), f"layer {NECK}: a scale of 60000 exceeds 255"),
