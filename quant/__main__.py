@@ -1,13 +1,13 @@
 """`python -m quant`: quantize a model to INT4, and look at what came out."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from tqdm import tqdm
 
 from quant.ablate import ABLATION, run_ablation
@@ -18,6 +18,7 @@ from quant.inspect import inspect_folder, tables
 from quant.models.registry import MODELS, model_spec, shape_only
 from quant.onnx_export import export_onnx
 from quant.pictures import builtin_evaluation, pictures_of_folder
+from quant.preflight import check_files, check_model_place, check_place, check_seed, own_pictures
 from quant.quantize import forecast_minutes, quantize_to_folder
 from quant.recipe import DEFAULT, Recipe, strict
 from quant.report_page import report_html
@@ -34,8 +35,8 @@ example:
 
 Calibrates on pictures that installed packages carry, or on your own:
   --images DIR   NAME.jpg pictures, each with NAME.png beside it: an indexed or grey instance mask, 0 = background.
-                 Prompts are the tight boxes of all instances of at least 400 pixels. Eight varied pictures do;
-                 more cost time and memory in proportion.
+                 Prompts are the tight boxes of instances of at least 400 pixels, at most eight of a picture.
+                 Eight varied pictures do; more cost time and memory in proportion.
 DIR/model.safetensors and DIR/manifest.json appear together, when all is done, or not at all. Finished blocks are kept
 in DIR.partial until then: after an interruption the same command with --resume goes on and gives the same result.
 """
@@ -140,23 +141,13 @@ def _bar(total: int | None, unit: str) -> Any:
     return tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
 
 
-def _check_place(out: Path) -> None:
-    """Refuse a place that cannot be written before minutes are spent. Raises UserError."""
-    parent = out.absolute().parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose a writable place") from error
-    if not os.access(parent, os.W_OK):
-        raise UserError(f"cannot write {out}: {parent} is not writable; choose a writable place")
-
-
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """The recipe that the options ask for. Raises UserError for bits that there are not."""
+    """The recipe that the options ask for. Raises UserError for values that there are not."""
     if arguments.bits not in (4, 5, 6, 8):
         raise UserError(f"--bits {arguments.bits} is not supported; give 4, 5, 6 or 8")
     if arguments.recon_iters < 0:
         raise UserError(f"--recon-iters {arguments.recon_iters} is negative; give 0 for no reconstruction")
+    check_seed(arguments.seed, "--seed")
     if arguments.agq and arguments.no_lnq:
         raise UserError("--agq and --no-lnq exclude each other; give one of the two")
     recipe = replace(
@@ -177,8 +168,9 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 def _quantize(arguments: argparse.Namespace) -> None:
     model_spec(arguments.model)
     recipe = recipe_of(arguments)
-    _check_place(arguments.out)
-    pictures = None if arguments.images is None else pictures_of_folder(arguments.images)
+    check_model_place(arguments.out)
+    check_files(arguments.json)
+    pictures, warned = (None, []) if arguments.images is None else own_pictures(arguments.images)
     minutes = forecast_minutes(arguments.model, recipe, None if pictures is None else len(pictures))
     if minutes > LONG_MINUTES:
         print(f"this takes about {minutes:.0f} minutes on two cores", file=sys.stderr)
@@ -200,7 +192,8 @@ def _quantize(arguments: argparse.Namespace) -> None:
             resume=arguments.resume,
         )
     for warning in figures["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+        if warning not in warned:
+            print(f"warning: {warning}", file=sys.stderr)
     if arguments.json is not None:
         write_json(arguments.json, figures)
     print(
@@ -224,7 +217,21 @@ def _evaluate_coco(arguments: argparse.Namespace) -> None:
     print("  " + "  ".join(f"{key} {value:.3f}" if value is not None else f"{key} -" for key, value in shown.items()))
 
 
+def _check_evaluation(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options of one kind of evaluation beside the other."""
+    with_coco = {"--image-root": arguments.image_root, "--boxes": arguments.boxes, "--limit": arguments.limit}
+    without = {"--images": arguments.images, "--checkpoint": arguments.checkpoint}
+    without["--fake-quant"] = arguments.fake_quant or None
+    excluded = with_coco if arguments.coco is None else without
+    for option, value in excluded.items():
+        if value is not None:
+            relation = "needs" if arguments.coco is None else "has no meaning beside"
+            raise UserError(f"{option} {relation} --coco; leave out {option}, or give the options that --help names")
+    check_files(arguments.json)
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
+    _check_evaluation(arguments)
     if arguments.coco is not None:
         _evaluate_coco(arguments)
         return
@@ -251,6 +258,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    check_files(arguments.json, arguments.html, arguments.onnx)
     inspection = inspect_folder(arguments.folder)
     print(tables(inspection))
     if arguments.json is not None:
@@ -272,7 +280,13 @@ def _numbers(text: str, option: str) -> list[int]:
 
 def _ablate(arguments: argparse.Namespace) -> None:
     model_spec(arguments.model)
-    _check_place(arguments.out)
+    check_place(arguments.out)
+    check_files(arguments.json)
+    seeds = _numbers(arguments.seeds, "--seeds")
+    for seed in seeds:
+        check_seed(seed, "--seeds")
+    if arguments.recon_iters < 0:
+        raise UserError(f"--recon-iters {arguments.recon_iters} is negative; give 0 or more")
     labels = None if arguments.parts is None else arguments.parts.split(",")
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
     with _bar(None, "cell") as bar:
@@ -280,7 +294,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
             arguments.model,
             arguments.out,
             bits=_numbers(arguments.bits, "--bits"),
-            seeds=_numbers(arguments.seeds, "--seeds"),
+            seeds=seeds,
             evaluation=pictures,
             recon_iters=arguments.recon_iters,
             labels=labels,
@@ -298,21 +312,47 @@ COMMANDS: Final[dict[str, Callable[[argparse.Namespace], None]]] = {
 }
 
 
+LOWER: Final = {
+    "quantize": "calibrate on fewer pictures with --images, or give --recon-iters 0",
+    "evaluate": "leave out --fake-quant, or give pictures with fewer instances with --images",
+    "inspect": "close other programs",
+    "ablate": "leave +reconstruction and all out of --parts, or choose a smaller --model",
+}
+"""What to change when memory ends, for each command."""
+
+GO_ON: Final = {
+    "quantize": "the same command with --resume goes on behind the last finished block",
+    "evaluate": "run the same command again",
+    "inspect": "run the same command again",
+    "ablate": "the same command goes on behind the last finished cell",
+}
+"""What to do after an interruption, for each command."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ended. torch has an exception of its own for a GPU and none for the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command: 0 success, 1 a fault the user can mend (one line on stderr). argparse exits with 2 itself."""
     parsed = build_parser().parse_args(arguments)
     try:
         COMMANDS[parsed.command](parsed)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except MemoryError:
-        print(
-            "error: out of memory; give fewer or smaller pictures with --images, or close other programs",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
+        fault = str(error)
+    except KeyboardInterrupt:
+        fault = f"interrupted; {GO_ON[parsed.command]}"
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fault = f"out of memory; {LOWER[parsed.command]}"
+    else:
+        return 0
+    print(f"error: {fault}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

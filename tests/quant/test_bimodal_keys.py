@@ -15,6 +15,7 @@ from quant.models.layer_call import AttentionCall, Call, run
 from quant.models.promptable import PromptableModel
 from quant.models.registry import load_model
 from quant.pictures import PromptedPicture
+from sim.contract.errors import UserError
 from sim.picture import Preprocessed, preprocess
 
 TOWARDS_THE_PICTURE = [
@@ -144,4 +145,10 @@ def test_the_sign_is_that_of_the_mean_over_all_pictures(case: Case, monkeypatch:
 def test_pictures_and_prepared_ones_must_be_as_many(case: Case) -> None:
     case.prepared.pop()
     with pytest.raises(ValueError, match="shorter"):
+        case.fold()
+
+
+def test_weights_that_overflow_are_refused_with_the_picture(case: Case) -> None:
+    case.model.get_parameter("image_encoder.blocks.0.mlp.lin2.weight").data.mul_(1e30)
+    with pytest.raises(UserError, match=r"overflows in front of .*attend on toy 0: .*; use an intact checkpoint"):
         case.fold()
