@@ -1,6 +1,6 @@
 """Models and folders that several tests of the quantizer share, each made once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,13 @@ def name_toy(patch: pytest.MonkeyPatch) -> Toys:
 def toys(monkeypatch: pytest.MonkeyPatch) -> Toys:
     """The name vit_test stands for a model that is quantized in seconds."""
     return name_toy(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def toys_of_module() -> Iterator[Toys]:
+    """`toys` for all tests of a module, and for what they share."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield name_toy(patch)
 
 
 @pytest.fixture(scope="session")
