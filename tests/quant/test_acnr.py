@@ -1,6 +1,7 @@
 """Condition number reduction against a literal implementation that decomposes the weight in every step."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -77,6 +78,25 @@ def test_values_that_overtake_kept_ones_change_what_is_kept() -> None:
     result = reduce_condition_number(weight, moment(errors))
     literal = step_by_step(weight, errors, 200)
     torch.testing.assert_close(result.weight.double(), literal, rtol=0, atol=2e-6)
+
+
+def test_one_decomposition_serves_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The public code decomposes the weight in every step, hours for layers of 5,120 inputs."""
+    decomposed: list[int] = []
+    svd, svdvals = torch.linalg.svd, torch.linalg.svdvals
+
+    def counted(function: Any) -> Any:
+        def decompose(*arguments: Any, **options: Any) -> Any:
+            decomposed.append(1)
+            return function(*arguments, **options)
+
+        return decompose
+
+    monkeypatch.setattr(torch.linalg, "svd", counted(svd))
+    monkeypatch.setattr(torch.linalg, "svdvals", counted(svdvals))
+    weight = with_singular_values(torch.logspace(0.5, -3, 24), 40, 24)
+    result = reduce_condition_number(weight, torch.zeros(24, 24), iterations=200)
+    assert result.raised > 0 and len(decomposed) == 2  # before, and the condition number after
 
 
 def test_condition_numbers_are_those_of_the_given_and_the_returned_weight() -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from quant import reconstruct
 from quant.fake_quant import FakeQuant, FakeQuantLinear
@@ -13,7 +15,7 @@ from quant.gptq import round_columns
 from quant.input_grid import InputGrid, uniform_levels
 from quant.models.layer_call import ActivationCall, LayerCall, Steps, run
 from quant.reconstruct import Crop, ReconstructionSettings, hard_loss, reconstruct_block
-from quant.soft_quant import QuantDrop, Rounding
+from quant.soft_quant import QuantDrop, Rounding, SoftQuant
 
 SETTINGS = ReconstructionSettings(iterations=150, rounding_rate=3e-2, rounding_weight=0.1, keep=1.0)
 
@@ -159,6 +161,38 @@ def test_one_seed_gives_the_same_bits_and_another_seed_others(block: _Block) -> 
     assert first.soft_to_hard_gap == second.soft_to_hard_gap
     other = block.reconstruct(ReconstructionSettings(iterations=20, keep=0.5, seed=1))
     assert other.soft_to_hard_gap != first.soft_to_hard_gap
+
+
+def test_one_optimizer_trains_to_the_end_and_what_it_trains_is_hardened(
+    block: _Block, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels keep their groups. The public code groups them anew four times and starts the optimizer again."""
+    made: list[list[Tensor]] = []
+    twins: dict[str, SoftQuant] = {}
+    soften = reconstruct.soften
+
+    class Counted(Adam):
+        def __init__(self, groups: list[dict[str, Any]]) -> None:
+            made.append([one for group in groups for one in group["params"]])
+            super().__init__(groups)
+
+    def noted(operation: FakeQuant, device: torch.device) -> SoftQuant:
+        twin = soften(operation, device)
+        twins[f"twin {len(twins)}"] = twin
+        return twin
+
+    monkeypatch.setattr(reconstruct, "Adam", Counted)
+    monkeypatch.setattr(reconstruct, "soften", noted)
+    hardened = block.reconstruct(SETTINGS).quantized
+    (trained,) = made
+    held = [one for twin in twins.values() for one in twin.parameters()[0]]
+    held += [rounding.move for twin in twins.values() for rounding in twin.roundings()]
+    assert len(trained) == len(held) == 6 and {id(one) for one in trained} == {id(one) for one in held}
+    assert all(bool(one.ne(0).any()) for one in trained)
+    for before, after in zip(block.quantized.values(), hardened.values(), strict=True):
+        assert isinstance(before, FakeQuantLinear) and isinstance(after, FakeQuantLinear)
+        assert torch.equal(before.grid.permutation, after.grid.permutation)
+        assert before.grid.scale.shape == after.grid.scale.shape
 
 
 def test_the_float_network_gets_no_gradients(block: _Block) -> None:
