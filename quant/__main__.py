@@ -20,7 +20,7 @@ from quant.onnx_export import export_onnx
 from quant.pictures import builtin_evaluation, pictures_of_folder
 from quant.preflight import check_files, check_model_place, check_place, check_seed, own_pictures
 from quant.quantize import forecast_minutes, quantize_to_folder
-from quant.recipe import DEFAULT, Recipe, strict
+from quant.recipe import DEFAULT, PRECISE_WEIGHTS, Recipe, strict
 from quant.report_page import report_html
 from sim.contract.errors import UserError
 from sim.record import write_json, write_whole
@@ -88,6 +88,9 @@ def _add_quantize(commands: Any, formatter: type[argparse.HelpFormatter]) -> Non
     parts.add_argument("--no-compensation", action="store_true", help="round weights to nearest")
     parts.add_argument("--recon-iters", type=int, default=DEFAULT.recon_iters, metavar="N", help="(%(default)s)")
     parts.add_argument(
+        "--precise", action="store_true", help="8-bit weights, two planes, where 4 bits cost masks most (lite_medsam)"
+    )
+    parts.add_argument(
         "--strict", action="store_true", help="no 8-bit inputs anywhere (docs/quantization.md lists where they are)"
     )
 
@@ -150,6 +153,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     check_seed(arguments.seed, "--seed")
     if arguments.agq and arguments.no_lnq:
         raise UserError("--agq and --no-lnq exclude each other; give one of the two")
+    if arguments.precise and (arguments.strict or arguments.model != "lite_medsam"):
+        raise UserError("--precise names layers of lite_medsam and excludes --strict; leave one of them out")
     recipe = replace(
         DEFAULT,
         bits=arguments.bits,
@@ -161,6 +166,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
         weight_groups=arguments.weight_groups,
         compensate=not arguments.no_compensation,
         recon_iters=arguments.recon_iters,
+        byte_weights=PRECISE_WEIGHTS if arguments.precise else (),
     )
     return strict(recipe) if arguments.strict else recipe
 

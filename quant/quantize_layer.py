@@ -103,6 +103,8 @@ def quantize_dense(float_calls: list[LayerCall], calls: list[LayerCall], recipe:
     quantized = grid.quantize(inputs)
     wanted = wanted_inputs[:, grid.permutation]
     weight = weight[:, grid.permutation]
+    # Conditioning changes the function of the layer; what is asked for stays that of the float weight.
+    wanted_outputs = wanted @ weight.T
     conditioned = None
     if recipe.acnr:
         error = wanted - quantized
@@ -111,7 +113,7 @@ def quantize_dense(float_calls: list[LayerCall], calls: list[LayerCall], recipe:
         weight = conditioned.weight
     bits, group = recipe.weight_bits(call.name), recipe.weight_group(weight.shape[1])
     if recipe.compensate:
-        layer = _compensated(grid, quantized, wanted @ weight.T, weight, bias, recipe=recipe, bits=bits, group=group)
+        layer = _compensated(grid, quantized, wanted_outputs, weight, bias, recipe=recipe, bits=bits, group=group)
     else:
         rounded = gptq.round_nearest(weight, quantized.square().mean(dim=0), bits, group)
         layer = FakeQuantLinear(grid, rounded, bias)

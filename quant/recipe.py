@@ -22,6 +22,9 @@ BYTE_INPUTS: Final = (
 )
 """Operations that 16 input levels hurt most: all but the layers behind a LayerNorm in the encoder."""
 
+PRECISE_WEIGHTS: Final = ("image_encoder.layers.2.*", "image_encoder.layers.3.*", "mask_decoder.*")
+"""Layers of LiteMedSAM whose 4-bit weights cost most of the masks' agreement (docs/quantization.md)."""
+
 ALWAYS_BYTES: Final = ("image_encoder.patch_embed.*",)
 """Weights and inputs of 8 bits whatever the recipe: the paper leaves the patch embedding in float."""
 
@@ -41,7 +44,8 @@ class Recipe:
     of polishing. recon_iters: steps of block reconstruction, 0 for none. max_tokens: calibration tokens per layer.
 
     byte_inputs: operations whose names match take 8-bit inputs, two planes of 4-bit codes, instead of `bits`.
-    byte_scores: the same for the probabilities of attentions.
+    byte_scores: the same for the probabilities of attentions. byte_weights: dense layers whose names match have 8-bit
+    weights, two planes of 4 bits.
     """
 
     bits: int = 4
@@ -59,6 +63,7 @@ class Recipe:
     max_tokens: int = 16384
     byte_inputs: tuple[str, ...] = BYTE_INPUTS
     byte_scores: tuple[str, ...] = ("mask_decoder.*",)
+    byte_weights: tuple[str, ...] = ()
 
     def input_bits(self, name: str) -> int:
         """Bits of the inputs of operation `name`: of a dense layer's input, or of q, k and v of an attention."""
@@ -70,7 +75,7 @@ class Recipe:
 
     def weight_bits(self, name: str) -> int:
         """Bits of the weights of layer `name`."""
-        return 8 if _matches(name, ALWAYS_BYTES) else self.bits
+        return 8 if _matches(name, self.byte_weights + ALWAYS_BYTES) else self.bits
 
     def weight_group(self, inputs: int) -> int:
         """Input channels that share a weight scale."""

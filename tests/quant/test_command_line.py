@@ -13,7 +13,7 @@ from PIL import Image
 
 from quant.__main__ import COMMANDS, build_parser, is_out_of_memory, main, recipe_of
 from quant.models import checkpoint
-from quant.recipe import DEFAULT
+from quant.recipe import DEFAULT, PRECISE_WEIGHTS
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -171,6 +171,7 @@ SWITCHES: dict[str, dict[str, object]] = {
     "--recon-iters 7": {"recon_iters": 7},
     "--bits 5": {"bits": 5},
     "--strict": {"byte_inputs": (), "byte_scores": ()},
+    "--precise": {"byte_weights": PRECISE_WEIGHTS},
 }
 
 

@@ -156,6 +156,21 @@ def test_conditioning_gets_the_energy_of_the_layers_own_input_error_once(module:
     assert quantize(module, x, NIBBLES).conditioned is None
 
 
+def test_compensation_gives_back_the_function_that_conditioning_changed(module: nn.Linear) -> None:
+    """Small singular values are raised, but what is asked of the layer is still what the float weight gives."""
+    module.weight.data = module.weight.data * torch.logspace(0, -3, OUTPUTS)[:, None]
+    x = layer_inputs(4000)
+    call = LayerCall("layer", module, x)
+    errors = {}
+    for acnr in (False, True):
+        result = quantize_dense([call], [call], Recipe(acnr=acnr, byte_inputs=("*",)))
+        errors[acnr] = float((result.layer(x) - module(x)).square().mean())
+        if result.conditioned is not None:
+            changed = result.conditioned.weight - module.weight[:, result.layer.grid.permutation]
+            errors["conditioned"] = float((x[:, result.layer.grid.permutation] @ changed.T).square().mean())
+    assert errors[True] < 0.5 * errors["conditioned"] and errors[True] < 2 * errors[False], errors
+
+
 def test_the_bias_takes_up_what_is_left_of_the_mean(module: nn.Linear) -> None:
     x = layer_inputs()
     call = LayerCall("layer", module, x)
