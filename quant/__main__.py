@@ -88,7 +88,7 @@ def _add_quantize(commands: Any, formatter: type[argparse.HelpFormatter]) -> Non
     parts.add_argument("--no-compensation", action="store_true", help="round weights to nearest")
     parts.add_argument("--recon-iters", type=int, default=DEFAULT.recon_iters, metavar="N", help="(%(default)s)")
     parts.add_argument(
-        "--precise", action="store_true", help="8-bit weights, two planes, where 4 bits cost masks most (lite_medsam)"
+        "--precise", action="store_true", help="8-bit weights: two planes, twice the passes and the size"
     )
     parts.add_argument(
         "--strict", action="store_true", help="no 8-bit inputs anywhere (docs/quantization.md lists where they are)"
@@ -153,8 +153,8 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     check_seed(arguments.seed, "--seed")
     if arguments.agq and arguments.no_lnq:
         raise UserError("--agq and --no-lnq exclude each other; give one of the two")
-    if arguments.precise and (arguments.strict or arguments.model != "lite_medsam"):
-        raise UserError("--precise names layers of lite_medsam and excludes --strict; leave one of them out")
+    if arguments.precise and arguments.strict:
+        raise UserError("--precise and --strict exclude each other; give one of the two")
     recipe = replace(
         DEFAULT,
         bits=arguments.bits,

@@ -22,8 +22,8 @@ BYTE_INPUTS: Final = (
 )
 """Operations that 16 input levels hurt most: all but the layers behind a LayerNorm in the encoder."""
 
-PRECISE_WEIGHTS: Final = ("image_encoder.layers.2.*", "image_encoder.layers.3.*", "mask_decoder.*")
-"""Layers of LiteMedSAM whose 4-bit weights cost most of the masks' agreement (docs/quantization.md)."""
+PRECISE_WEIGHTS: Final = ("image_encoder.*", "mask_decoder.*")
+"""All of them: no few layers make the difference (docs/quantization.md)."""
 
 ALWAYS_BYTES: Final = ("image_encoder.patch_embed.*",)
 """Weights and inputs of 8 bits whatever the recipe: the paper leaves the patch embedding in float."""

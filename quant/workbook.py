@@ -29,6 +29,9 @@ from sim.record import write_json, write_whole
 
 SETTINGS_FILE: Final = "settings.json"
 
+_OWN_NAME: Final = re.compile(rf".+\.[0-9a-f]{{8}}\.safetensors|\.{re.escape(SETTINGS_FILE)}\..+|\..+\.safetensors\..+")
+"""Files of a workbook, and the temporary folders that stay where power fails while one is written."""
+
 
 def _pack_dense(name: str, layer: FakeQuantLinear) -> tuple[dict[str, Any], dict[str, Tensor]]:
     grid, weight = layer.grid, layer.weight
@@ -100,6 +103,14 @@ def unpack(blob: bytes) -> Calibration:
     )
 
 
+def _is_workbook(folder: Path) -> bool:
+    """Whether a folder has settings, or nothing but files of a workbook that lost them: they are the first to be
+    written and may be the first to be removed, and power may fail in between."""
+    if (folder / SETTINGS_FILE).is_file():
+        return True
+    return folder.is_dir() and all(_OWN_NAME.fullmatch(entry.name) for entry in folder.iterdir())
+
+
 class Workbook:
     """Finished units in a folder. settings: everything that decides the result, as JSON.
 
@@ -120,7 +131,7 @@ class Workbook:
                     "leave --resume out to begin anew"
                 )
             return
-        if folder.exists() and not path.is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        if folder.exists() and not _is_workbook(folder):
             raise UserError(f"{folder} exists and holds no work of this program; move it away or name another --out")
         shutil.rmtree(folder, ignore_errors=True)
         write_json(path, written)

@@ -137,6 +137,33 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, resume: bool) 
     assert (folder / "mine.jpg").read_text() == (tmp_path / "file.partial").read_text() == "mine"
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_workbook_that_lost_its_settings_begins_anew(tmp_path: Path, found: Calibration, resume: bool) -> None:
+    """Power failed while it was begun or thrown away: a unit is left, or a temporary folder of either file."""
+    book = Workbook(tmp_path / "work", SETTINGS, resume=False)
+    book.finish("block/0", found)
+    (tmp_path / "work" / SETTINGS_FILE).unlink()
+    for name in (f".{SETTINGS_FILE}.ab12", ".block_0.0123abcd.safetensors.xy"):
+        (tmp_path / "work" / name).mkdir()
+    again = Workbook(tmp_path / "work", SETTINGS, resume=resume)
+    assert again.units() == 0 and [path.name for path in (tmp_path / "work").iterdir()] == [SETTINGS_FILE]
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "settings.json.bak", ".hidden", "block.0123abcd.safetensors.txt"]
+)
+def test_another_file_among_units_without_settings_keeps_all_of_them(
+    tmp_path: Path, found: Calibration, name: str
+) -> None:
+    book = Workbook(tmp_path / "work", SETTINGS, resume=False)
+    book.finish("block/0", found)
+    (tmp_path / "work" / SETTINGS_FILE).unlink()
+    (tmp_path / "work" / name).write_text("mine")
+    with pytest.raises(UserError, match="holds no work of this program"):
+        Workbook(tmp_path / "work", SETTINGS, resume=False)
+    assert (tmp_path / "work" / name).read_text() == "mine" and book.units() >= 1
+
+
 def test_resuming_where_nothing_is_begins_anew(tmp_path: Path) -> None:
     assert Workbook(tmp_path / "work", SETTINGS, resume=True).units() == 0
     assert json.loads((tmp_path / "work" / SETTINGS_FILE).read_text())["seed"] == 1
