@@ -1,9 +1,11 @@
 """What a folder stores, and how many bytes that takes at full shape."""
 
+import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,11 +13,17 @@ from torch import Tensor, nn
 from quant.assemble import stored_positions
 from quant.calibrate import Calibration
 from quant.export import (
+    NOT_EXPORTED,
     POSITIONS,
+    WEIGHT_ONLY_8_BIT,
     Calibrated,
+    architecture,
+    channel_axis,
     integer_operations,
+    is_dense,
     quantized_names,
     remaining_tensors,
+    report_of,
     round_stored_weights,
     write_model,
 )
@@ -29,7 +37,9 @@ from quant.operand_grid import operand_limits
 from quant.recipe import DEFAULT
 from quant.score_grid import ScoreGrid
 from sim.contract.constants import TILE_CHANNELS
+from sim.contract.folder import read_folder
 from sim.contract.layer import weight_limits
+from sim.golden.architecture import Architecture
 
 LARGEST_VIT_B_BYTES = 50_000_000
 REPORT_BYTES = 300_000
@@ -142,3 +152,79 @@ def test_no_parameter_of_the_encoder_is_stored_as_float() -> None:
     model = load_model("vit_test")
     names = remaining_tensors(model)
     assert names and not any("image_encoder" in name for name in names)
+
+
+@pytest.fixture(scope="module")
+def small() -> PromptableModel:
+    """What is stored of vit_test, as calibration sees it."""
+    model = load_model("vit_test")
+    with torch.no_grad():
+        round_stored_weights(model)
+    return model
+
+
+def test_what_calibration_sees_in_float_is_what_the_folder_keeps(small: PromptableModel) -> None:
+    for name, stored in remaining_tensors(small).items():
+        if name.endswith(".scale"):
+            continue
+        kind, _, parameter = name.partition(".")
+        kept = stored.astype(np.float32)
+        if kind == "int8":
+            kept = kept * remaining_tensors(small)[f"{name}.scale"]
+        np.testing.assert_array_equal(kept, small.state_dict()[parameter].numpy(), err_msg=name)
+
+
+def test_rounding_what_is_rounded_changes_nothing(small: PromptableModel) -> None:
+    before = {name: value.clone() for name, value in small.state_dict().items()}
+    with torch.no_grad():
+        round_stored_weights(small)
+    assert [name for name, value in small.state_dict().items() if not torch.equal(value, before[name])] == []
+
+
+def test_four_layers_of_the_decoder_are_stored_in_bytes_with_a_scale_per_output(small: PromptableModel) -> None:
+    stored = remaining_tensors(small)
+    bytes_ = {name.removeprefix("int8."): value for name, value in stored.items() if value.dtype == np.int8}
+    assert set(bytes_) == set(WEIGHT_ONLY_8_BIT)
+    for name, value in bytes_.items():
+        axis = channel_axis(name)
+        assert axis == (1 if "upscaling" in name else 0)
+        scale = stored[f"int8.{name}.scale"]
+        assert scale.shape == tuple(size if place == axis else 1 for place, size in enumerate(value.shape))
+        assert int(np.abs(value).max()) == 127
+    frequencies = [value.dtype for name, value in stored.items() if ".pe_layer." in name]
+    assert frequencies == [np.float32]
+
+
+def test_what_a_box_with_one_mask_never_uses_is_neither_stored_nor_quantized(small: PromptableModel) -> None:
+    names = [name.partition(".")[2] for name in remaining_tensors(small)] + quantized_names(small)
+    assert not [name for name in names if name.startswith(NOT_EXPORTED)]
+    assert all(any(name.startswith(unused) for name in small.state_dict()) for unused in NOT_EXPORTED)
+
+
+def test_every_dense_layer_is_quantized_or_stored_in_bytes(small: PromptableModel) -> None:
+    quantized = set(quantized_names(small))
+    assert len(quantized) == len(quantized_names(small))
+    for name, module in small.named_modules():
+        if name.startswith(("prompt_encoder.", *NOT_EXPORTED)):
+            assert name not in quantized
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            assert (name in quantized) == is_dense(name, module) == (f"{name}.weight" not in WEIGHT_ONLY_8_BIT), name
+    attentions = [*small.encoder_attention(), *small.decoder_attention()]
+    assert {f"{one.name}.attend" for one in attentions} == {name for name in quantized if name.endswith(".attend")}
+
+
+@pytest.mark.parametrize(("name", "exponent"), [("lite_medsam", -14), ("vit_test", -13), ("vit_h", -13)])
+def test_the_golden_model_reads_the_numbers_of_the_network(name: str, exponent: int) -> None:
+    model = shape_only(name)
+    written = json.loads(json.dumps(architecture(model)))
+    shape = Architecture.from_manifest({"architecture": written})
+    assert shape.input_format.side == model.input_format.side and shape.input_exponent == exponent
+    largest = 1.0 if exponent == -14 else 2.7
+    assert largest < np.ldexp(32767.0, exponent) < 2 * largest
+
+
+def test_a_report_is_read_back_and_none_is_none(toy_folder: Path, tmp_path: Path) -> None:
+    assert report_of(tmp_path) is None
+    report = report_of(toy_folder)
+    assert report is not None and report["model"] == "vit_test"
+    assert set(report["layers"]) < set(read_folder(toy_folder).operations)
