@@ -43,17 +43,11 @@ def float_levels(encoder: Encoder, x: Real) -> Real:
 
 
 def _dense(layer: QuantizedLayer, x: Real) -> Real:
-    scaled = np.empty((layer.encoder.channels, layer.outputs))
-    for tile, positions in enumerate(layer.encoder.tile_slices()):
-        scaled[positions] = layer.weight[:, positions].T * np.ldexp(
-            layer.scale[tile].astype(float), -SCALE_FRACTION_BITS
-        )
     tokens = x.reshape(-1, x.shape[-1])
     result = np.empty((tokens.shape[0], layer.outputs))
     for start in range(0, tokens.shape[0], CHUNK_TOKENS):
-        result[start : start + CHUNK_TOKENS] = (
-            float_levels(layer.encoder, tokens[start : start + CHUNK_TOKENS]) @ scaled
-        )
+        chunk = slice(start, start + CHUNK_TOKENS)
+        result[chunk] = np.ldexp(layer.products(float_levels(layer.encoder, tokens[chunk])), -SCALE_FRACTION_BITS)
     result += np.ldexp(layer.bias.astype(float), -BIAS_FRACTION_BITS)
     return result.reshape(*x.shape[:-1], layer.outputs)
 

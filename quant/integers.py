@@ -5,6 +5,7 @@ biases then follow from real values by one rounding each.
 """
 
 import math
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -133,7 +134,8 @@ def operand_encoder(name: str, exponent: int, scale: Tensor, offset: Tensor, lim
 def dense(name: str, layer: FakeQuantLinear, input_exponent: int, largest: float) -> QuantizedLayer:
     """The integer form of a calibrated dense layer.
 
-    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10). The bias holds the offsets of the inputs.
+    scale[t, n] = round(s_act[t] * s_w[t, n] / 2**wide_exponent * 2**10 * 16**nibbles), with as many nibbles as the
+    highest pass has below it. The bias holds the offsets of the inputs.
     Where zero is within the levels of a channel, its offset counts in rounded scales: their rounding then costs nothing
     at zero, where most inputs are. Offsets of channels far from zero count in exact scales, or rounding would be
     multiplied by thousands of levels.
@@ -146,22 +148,23 @@ def dense(name: str, layer: FakeQuantLinear, input_exponent: int, largest: float
     integers = layer.weight.integers.double().numpy()
     scale = layer.grid.scale.double().numpy()[:, None] * layer.weight.scale.double().numpy()
     exponent = accumulator_exponent(scale, layer.folded_bias().numpy(), largest, shifts)
-    mantissa = np.rint(np.ldexp(scale, SCALE_FRACTION_BITS - exponent)).clip(0, largest_scale(shifts))
-    tile = tile_of_position(offset.size).numpy()
-    lowest, highest = (np.array([int(row[end]) for row in layer.grid.levels])[tile] for end in (0, -1))
-    near = np.where((lowest <= -offset) & (-offset <= highest), offset, 0.0)
-    rounded = np.ldexp(mantissa, exponent - SCALE_FRACTION_BITS)
-    constant = (rounded[tile].T * integers) @ near + (scale[tile].T * integers) @ (offset - near)
-    bias = np.rint(np.ldexp(layer.bias.double().numpy() + constant, BIAS_FRACTION_BITS - exponent))
-    return QuantizedLayer(
+    highest_pass = np.ldexp(scale, SCALE_FRACTION_BITS + 4 * shifts - exponent)
+    made = QuantizedLayer(
         name=name,
         encoder=encoder,
         weight=integers.astype(np.int8),
-        scale=mantissa.astype(np.uint16),
-        bias=bias.astype(np.int32),
+        scale=np.rint(highest_pass).clip(0, (1 << SCALE_BITS) - 1).astype(np.uint16),
+        bias=np.zeros(integers.shape[0], np.int32),
         wide_exponent=exponent,
         weight_planes=weight_planes,
     )
+    tile = tile_of_position(offset.size).numpy()
+    lowest, highest = (np.array([int(row[end]) for row in layer.grid.levels])[tile] for end in (0, -1))
+    near = np.where((lowest <= -offset) & (-offset <= highest), offset, 0.0)
+    at_zero = np.ldexp(made.products(-near[None])[0], exponent - SCALE_FRACTION_BITS)
+    constant = (scale[tile].T * integers) @ (offset - near) - at_zero
+    bias = np.rint(np.ldexp(layer.bias.double().numpy() + constant, BIAS_FRACTION_BITS - exponent))
+    return replace(made, bias=bias.astype(np.int32))
 
 
 def _shift_for(limits: list[tuple[Real, float]], largest: int) -> int:

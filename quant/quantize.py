@@ -21,7 +21,7 @@ from quant.recipe import DEFAULT, Recipe
 from quant.workbook import Workbook
 from sim.picture import preprocess
 
-CALIBRATION_PICTURES: Final = {"lite_medsam": 8, "vit_test": 4}
+CALIBRATION_PICTURES: Final = {"lite_medsam": 16, "vit_test": 4}
 LARGE_MODEL_PICTURES: Final = 2
 """Built-in pictures to calibrate on; encoders of 4,096 tokens see as many tokens in few."""
 

@@ -60,7 +60,7 @@ class Recipe:
     damping: float = 0.01
     sweeps: int = 3
     recon_iters: int = 0
-    max_tokens: int = 16384
+    max_tokens: int = 24576
     byte_inputs: tuple[str, ...] = BYTE_INPUTS
     byte_scores: tuple[str, ...] = ("mask_decoder.*",)
     byte_weights: tuple[str, ...] = ()

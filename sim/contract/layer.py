@@ -7,8 +7,9 @@ For a token with levels a[p], K tiles t of TILE_CHANNELS positions and output n:
     wide  = saturate(round_half_even(acc / 2**SCALE_FRACTION_BITS))
 
 Levels and weights may have up to 8 bits. The array has 4-bit codes, levels within [-15, 15] and 4-bit weights: it
-takes such a tile in passes, one for each pair of a level nibble and a weight nibble, with the scale times 16 for each
-high nibble. Nothing is rounded in between, so the passes give the same bits.
+takes such a tile in passes, one for each pair of a level nibble and a weight nibble. `scale` is that of the highest
+pass, in all of its 16 bits; each nibble below it takes a sixteenth, rounded half to even. So passes cost a scale no
+precision where it counts, and the array needs nothing but one scale per pass.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.contract.arithmetic import round_half_even_shift
 from sim.contract.checks import expect_array, expect_exponents, expect_integer
 from sim.contract.codebook import high_plane_codebook, low_plane_codebook
 from sim.contract.constants import (
@@ -64,16 +66,20 @@ def level_codebooks(levels: NDArray[np.int8]) -> list[NDArray[np.int8]]:
     return [(levels >> 4).astype(np.int8), (levels & 15).astype(np.int8)]
 
 
+def pass_scale(scale: NDArray[np.uint16], nibbles_below: int) -> NDArray[np.uint16]:
+    """Scale of a pass so many nibbles below the highest, whose scale is given: rounded half to even."""
+    return round_half_even_shift(scale.astype(np.int64), 4 * nibbles_below).astype(np.uint16)
+
+
 @dataclass(frozen=True)
 class QuantizedLayer:
     """One dense layer with N outputs, C input channels and T K tiles.
 
     encoder: of the input. weight: int8 (N, C), columns in the encoder's order, within [-8, 7] for weight_planes 1,
-    within [-128, 119] for 2. scale: uint16 (T, N), SCALE_FRACTION_BITS fraction bits, of the lowest pass. bias: int32
+    within [-128, 119] for 2. scale: uint16 (T, N), SCALE_FRACTION_BITS fraction bits, of the highest pass. bias: int32
     (N,), BIAS_FRACTION_BITS fraction bits. wide_exponent: of the result.
 
-    Raises UserError when a shape, dtype or range is off, a scale has no room for its passes, or an accumulator could
-    overflow.
+    Raises UserError when a shape, dtype or range is off, or an accumulator could overflow.
     """
 
     name: str
@@ -96,9 +102,6 @@ class QuantizedLayer:
         low, high = (WEIGHT_MIN, WEIGHT_MAX) if self.weight_planes == 1 else (BYTE_WEIGHT_MIN, BYTE_WEIGHT_MAX)
         if int(self.weight.min()) < low or int(self.weight.max()) > high:
             raise UserError(f"layer {self.name}: weights must lie in [{low}, {high}]")
-        room = np.iinfo(np.uint16).max // CODES ** (self.weight_planes + self.level_planes - 2)
-        if int(self.scale.max()) > room:
-            raise UserError(f"layer {self.name}: a scale of {self.scale.max()} exceeds {room}; export again")
         # Making the array's form proves that no accumulator can overflow, under `python -O` too.
         _ = self.array_form
 
@@ -122,7 +125,7 @@ class QuantizedLayer:
     def array_form(self) -> QuantizedLinear:
         """The same layer as 4-bit K tiles: per tile, weight nibbles from high to low, in them level nibbles."""
         weights: list[NDArray[np.int8]] = []
-        scales: list[NDArray[np.uint32]] = []
+        scales: list[NDArray[np.uint16]] = []
         codebooks: list[NDArray[np.int8]] = []
         nibbles = weight_nibbles(self.weight, self.weight_planes)
         for tile, positions in enumerate(self.encoder.tile_slices()):
@@ -133,12 +136,11 @@ class QuantizedLayer:
                 for j, book in enumerate(books):
                     weights.append(nibble[:, positions])
                     codebooks.append(book)
-                    shift = 4 * (len(nibbles) - 1 - i + len(books) - 1 - j)
-                    scales.append(self.scale[tile].astype(np.uint32) << shift)
+                    scales.append(pass_scale(self.scale[tile], i + j))
         return QuantizedLinear(
             name=self.name,
             weight=np.concatenate(weights, axis=1),
-            scale=np.stack(scales).astype(np.uint16),
+            scale=np.stack(scales),
             bias=self.bias,
             codebooks=np.stack(codebooks),
             wide_exponent=self.wide_exponent,
@@ -155,25 +157,44 @@ class QuantizedLayer:
         return np.concatenate(parts, axis=-1)
 
     @cached_property
-    def _scaled_weight(self) -> NDArray[np.float64]:
-        """weight * scale as (C, N): integers below 2**53, so float64 products and sums below are exact."""
-        scaled = np.empty((self.encoder.channels, self.outputs), np.float64)
+    def _scaled_weights(self) -> list[NDArray[np.float64]]:
+        """Per level plane, the high one first, the sum over weight nibbles of nibble times pass scale as (C, N)."""
+        nibbles = weight_nibbles(self.weight, self.weight_planes)
+        scaled = [np.zeros((self.encoder.channels, self.outputs), np.float64) for _ in range(self.level_planes)]
         for tile, positions in enumerate(self.encoder.tile_slices()):
-            scaled[positions] = self.weight[:, positions].T.astype(np.int64) * self.scale[tile]
+            for plane, weights in enumerate(scaled):
+                for below, nibble in enumerate(nibbles):
+                    scale = pass_scale(self.scale[tile], plane + below).astype(np.int64)
+                    weights[positions] += nibble[:, positions].T.astype(np.int64) * scale
         return scaled
 
-    def wide(self, codes: NDArray[np.uint8]) -> NDArray[np.int16]:
-        """Wide results int16 (..., N) of codes uint8 (..., C).
+    @cached_property
+    def _split(self) -> NDArray[np.float64]:
+        """1 for positions (C,) whose levels have a high nibble, 0 for those whose levels fit the low one."""
+        split = np.zeros(self.encoder.channels)
+        for tile, positions in enumerate(self.encoder.tile_slices()):
+            split[positions] = len(level_codebooks(self.encoder.tile_levels(tile))) - 1
+        return split
 
-        Every partial sum is an integer within the accumulator's 36 bits (a pass is a part of it), far under the 2**53
-        up to which float64 is exact, so one float64 matrix product is the integer result.
+    def products(self, level: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Accumulators (tokens, N) without bias for levels (tokens, C) in permuted order.
+
+        Of whole levels the result is whole and exact: every partial sum is an integer within the accumulator's 36 bits
+        (a pass is a part of it), far under the 2**53 up to which float64 is exact.
         """
+        if self.level_planes == 1:
+            return level @ self._scaled_weights[0]
+        high = np.floor(level / CODES) * self._split
+        return high @ self._scaled_weights[0] + (level - CODES * high) @ self._scaled_weights[1]
+
+    def wide(self, codes: NDArray[np.uint8]) -> NDArray[np.int16]:
+        """Wide results int16 (..., N) of codes uint8 (..., C)."""
         tokens = codes.reshape(-1, codes.shape[-1])
         result = np.empty((tokens.shape[0], self.outputs), np.int16)
         bias = self.bias.astype(np.int64) << (SCALE_FRACTION_BITS - BIAS_FRACTION_BITS)
         for start in range(0, tokens.shape[0], TOKENS_PER_CHUNK):
             chunk = slice(start, start + TOKENS_PER_CHUNK)
-            product = self.encoder.level(tokens[chunk]).astype(np.float64) @ self._scaled_weight
+            product = self.products(self.encoder.level(tokens[chunk]).astype(np.float64))
             result[chunk] = finish(product.astype(np.int64) + bias)
         return result.reshape(*codes.shape[:-1], self.outputs)
 

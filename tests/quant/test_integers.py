@@ -106,7 +106,8 @@ def test_a_dense_layer_is_off_by_the_rounding_of_scales_and_of_the_result(
     bits: int, weight_bits: int, inputs: str
 ) -> None:
     case = problem(plain_inputs() if inputs == "plain" else uneven_inputs(), bits, weight_bits)
-    assert step_errors(case).max() <= 0.51 + 1 / 256 + scale_rounding(case)
+    # Scales of all widths are rounded to 16 bits: passes below the highest add a part of a step, not many.
+    assert step_errors(case).max() <= 0.51 + 1 / 256 + min(scale_rounding(case), 0.6)
 
 
 @pytest.mark.parametrize("bits", [4, 8])

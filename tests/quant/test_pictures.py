@@ -66,11 +66,11 @@ def test_calibration_and_evaluation_share_no_picture() -> None:
 
 
 def test_calibration_pictures_follow_the_seed() -> None:
-    one, same, other = builtin_calibration(0, 3), builtin_calibration(0, 3), builtin_calibration(1, 3)
+    one, same, other = builtin_calibration(0, 4), builtin_calibration(0, 4), builtin_calibration(1, 4)
     for a, b in zip(one, same, strict=True):
         assert np.array_equal(a.pixels, b.pixels) and a.boxes == b.boxes
     assert any(not np.array_equal(a.pixels, b.pixels) for a, b in zip(one, other, strict=True))
-    assert one[1].pixels.shape == (256, 256, 3)
+    assert one[3].pixels.shape == (256, 256, 3)
 
 
 def test_varied_crops_vary() -> None:

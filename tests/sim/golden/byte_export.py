@@ -86,7 +86,7 @@ def dense(call: LayerCall) -> QuantizedLayer:
         name=call.name,
         encoder=quantizer,
         weight=to_bytes(weight[:, quantizer.permutation], (scale / units)[:, None]),
-        scale=np.tile(scale.astype(np.uint16), (quantizer.tiles, 1)),
+        scale=np.tile((256 * scale).astype(np.uint16), (quantizer.tiles, 1)),
         bias=np.rint((0 if bias is None else numbers(bias)) * np.full(len(weight), 2.0 ** (8 - EXPONENT))).astype("i4"),
         wide_exponent=EXPONENT,
         weight_planes=2,
