@@ -161,7 +161,7 @@ def test_compensation_gives_back_the_function_that_conditioning_changed(module: 
     module.weight.data = module.weight.data * torch.logspace(0, -3, OUTPUTS)[:, None]
     x = layer_inputs(4000)
     call = LayerCall("layer", module, x)
-    errors = {}
+    errors: dict[bool | str, float] = {}
     for acnr in (False, True):
         result = quantize_dense([call], [call], Recipe(acnr=acnr, byte_inputs=("*",)))
         errors[acnr] = float((result.layer(x) - module(x)).square().mean())
