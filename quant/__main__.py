@@ -134,6 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     ablation.add_argument("--seeds", default="0,1,2", help="comma-separated (%(default)s)")
     ablation.add_argument("--parts", help=f"comma-separated, of: {', '.join(label for label, _ in ABLATION)}")
     ablation.add_argument("--recon-iters", type=int, default=200, metavar="N", help="(%(default)s)")
+    ablation.add_argument(
+        "--calibration", type=int, metavar="N", help="calibrate on N built-in pictures (as many as quantize does)"
+    )
     ablation.add_argument("--images", type=Path, metavar="DIR", help="evaluate on these pictures with masks")
     ablation.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folders and the plot")
     ablation.add_argument("--json", type=Path, metavar="FILE", help="write the table here")
@@ -293,6 +296,8 @@ def _ablate(arguments: argparse.Namespace) -> None:
         check_seed(seed, "--seeds")
     if arguments.recon_iters < 0:
         raise UserError(f"--recon-iters {arguments.recon_iters} is negative; give 0 or more")
+    if arguments.calibration is not None and arguments.calibration < 1:
+        raise UserError(f"--calibration {arguments.calibration} is not possible; give 1 picture or more")
     labels = None if arguments.parts is None else arguments.parts.split(",")
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
     with _bar(None, "cell") as bar:
@@ -301,6 +306,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
             arguments.out,
             bits=_numbers(arguments.bits, "--bits"),
             seeds=seeds,
+            pictures=arguments.calibration,
             evaluation=pictures,
             recon_iters=arguments.recon_iters,
             labels=labels,

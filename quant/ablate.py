@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from quant.calibration_pictures import builtin_calibration
 from quant.evaluate import evaluate
 from quant.pictures import PromptedPicture
 from quant.plot import LinePoint, line_plot_svg
@@ -118,8 +119,8 @@ def _finished(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     return found if same and METRIC in found.get("figures", {}) else None
 
 
-def _names(pictures: Sequence[PromptedPicture] | None) -> list[str] | None:
-    return None if pictures is None else [picture.name for picture in pictures]
+def _names(pictures: Sequence[PromptedPicture] | int | None) -> list[str] | int | None:
+    return pictures if pictures is None or isinstance(pictures, int) else [picture.name for picture in pictures]
 
 
 def run_ablation(
@@ -128,7 +129,7 @@ def run_ablation(
     *,
     bits: Sequence[int],
     seeds: Sequence[int],
-    pictures: list[PromptedPicture] | None = None,
+    pictures: list[PromptedPicture] | int | None = None,
     evaluation: list[PromptedPicture] | None = None,
     recon_iters: int = RECON_ITERS,
     labels: Sequence[str] | None = None,
@@ -159,7 +160,8 @@ def run_ablation(
         if entry is None:
             started = time.monotonic()
             (folder / CELL_FILE).unlink(missing_ok=True)
-            quantize(folder, pictures, cell.seed, lambda _: None, model_name=model_name, recipe=cell.recipe)
+            chosen = builtin_calibration(cell.seed, pictures) if isinstance(pictures, int) else pictures
+            quantize(folder, chosen, cell.seed, lambda _: None, model_name=model_name, recipe=cell.recipe)
             measured = measure(folder)
             figures = {key: measured[key] for key in KEPT_FIGURES if key in measured}
             seconds = time.monotonic() - started

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from quant.ablate import ABLATION, CELL_FILE, PLOT_FILE, TABLE_FILE, cells_of, run_ablation
+from quant.calibration_pictures import builtin_calibration
 from quant.recipe import NONE
 from sim.contract.errors import UserError
 
@@ -17,9 +18,11 @@ class Stand:
     def __init__(self, fail_at: int = -1) -> None:
         self.made: list[str] = []
         self.said: list[str] = []
+        self.pictures: list[Any] = []
         self.fail_at = fail_at
 
-    def quantize(self, folder: Path, *_: Any, **options: Any) -> None:
+    def quantize(self, folder: Path, pictures: Any, *_: Any, **options: Any) -> None:
+        self.pictures.append(pictures)
         if len(self.made) == self.fail_at:
             raise KeyboardInterrupt
         self.made.append(folder.name)
@@ -55,6 +58,17 @@ def test_the_table_has_mean_and_range_over_seeds(tmp_path: Path) -> None:
     assert "per_layer" not in (tmp_path / "lnq-w5-s2" / CELL_FILE).read_text()
     assert "+LNQ" in (tmp_path / PLOT_FILE).read_text()
     assert len(stand.said) == 1 and "at most 7 more" in stand.said[0]
+
+
+def test_built_in_pictures_are_drawn_with_the_seed_of_the_cell(tmp_path: Path) -> None:
+    stand = Stand()
+    table = stand.run(tmp_path, pictures=2, bits=[4], labels=["none"])
+    assert [[picture.name for picture in pictures] for pictures in stand.pictures] == [
+        [picture.name for picture in builtin_calibration(0, 2)]
+    ] * 2
+    first, other = (pictures[0].pixels for pictures in stand.pictures)
+    assert first.shape != other.shape or (first != other).any()
+    assert table["pictures"] == 2 and table["cells"][0]["settings"]["pictures"] == 2
 
 
 def test_an_interrupted_table_goes_on_and_keeps_what_it_has(tmp_path: Path) -> None:

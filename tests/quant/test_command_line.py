@@ -139,6 +139,8 @@ def test_a_mask_that_is_missing_is_refused(tmp_path: Path, capsys: pytest.Captur
         (["ablate", "--seeds", "0,-3", "--out", "m"], "--seeds -3 is out of range"),
         (["ablate", "--recon-iters", "-2", "--out", "m"], "--recon-iters -2 is negative"),
         (["ablate", "--bits", "4,3", "--out", "m"], "3"),
+        (["ablate", "--calibration", "0", "--out", "m"], "--calibration 0 is not possible"),
+        (["quantize", "--precise", "--strict", "--out", "m"], "exclude each other"),
     ],
 )
 def test_bad_values_are_one_line_and_leave_nothing(
