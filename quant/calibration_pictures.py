@@ -101,7 +101,8 @@ def check_pictures(pictures: list[PromptedPicture]) -> list[str]:
     """Warnings, one line each, about calibration pictures that say little: too few of them, or all alike."""
     warnings = []
     if len(pictures) < ENOUGH_PICTURES:
-        warnings.append(f"{len(pictures)} calibration pictures; {ENOUGH_PICTURES} varied ones or more are advised")
+        count = "1 calibration picture" if len(pictures) == 1 else f"{len(pictures)} calibration pictures"
+        warnings.append(f"{count}; {ENOUGH_PICTURES} varied ones or more are advised")
     small = [np.asarray(Image.fromarray(picture.pixels).resize((16, 16)), np.float32) for picture in pictures]
     distances = [float(np.abs(one - small[0]).mean()) for one in small[1:]]
     if len(pictures) > 1 and max(distances) < ALIKE:

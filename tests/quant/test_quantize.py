@@ -132,7 +132,7 @@ def test_the_folder_runs_and_its_report_is_complete(toys: Any, tmp_path: Path) -
 
 def test_few_and_alike_pictures_are_warned_of(toys: Any, tmp_path: Path) -> None:
     few = toys.quantize(tmp_path / "few", toys.quick, pictures=toys.pictures(1))["warnings"]
-    assert len(few) == 1 and few[0].startswith("1 calibration pictures")
+    assert len(few) == 1 and few[0].startswith("1 calibration picture;")
     (one,) = toys.pictures(1)
     brighter = replace(one, pixels=np.minimum(one.pixels, 254) + np.uint8(1))
     alike = toys.quantize(tmp_path / "alike", toys.quick, pictures=[one, brighter] * 2)["warnings"]
