@@ -16,6 +16,7 @@ from hdl.array.product_table import ProductTables
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
+from hdl.vector.encoder import CodeEncoder
 from sim.contract.errors import UserError
 
 
@@ -100,6 +101,7 @@ UNITS: Final[dict[str, Unit]] = {
     "frame_receiver": Unit("host link: COBS, CRC-32 and the packet buffer", FrameReceiver),
     "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
+    "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
 }
 """Units by name."""
 
