@@ -16,7 +16,7 @@ from hdl.array.product_table import ProductTables
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
-from hdl.vector.encoder import CodeEncoder
+from hdl.softmax.softmax import Softmax
 from sim.contract.errors import UserError
 
 
@@ -97,11 +97,11 @@ UNITS: Final[dict[str, Unit]] = {
     "matmul": Unit("array with command sequencer and output FIFO", _with_geometry(Matmul), _macs),
     "loader": Unit("codebook memory, sweep counter and running adders", _with_geometry(TableLoader)),
     "rescale": Unit("multipliers, token memories, accumulators and rounding", _with_geometry(GroupRescale)),
+    "softmax": Unit("log-domain softmax: maximum, sum of powers of two, threshold search", Softmax),
     "adder_tree": Unit("one column's pipelined adder tree", _adder_tree),
     "frame_receiver": Unit("host link: COBS, CRC-32 and the packet buffer", FrameReceiver),
     "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
-    "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
 }
 """Units by name."""
 
