@@ -17,6 +17,7 @@ from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
 from hdl.softmax.softmax import Softmax
+from hdl.vector.encoder import CodeEncoder
 from sim.contract.errors import UserError
 
 
@@ -102,6 +103,7 @@ UNITS: Final[dict[str, Unit]] = {
     "frame_receiver": Unit("host link: COBS, CRC-32 and the packet buffer", FrameReceiver),
     "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
+    "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
 }
 """Units by name."""
 
