@@ -17,7 +17,9 @@ from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
 from hdl.softmax.softmax import Softmax
+from hdl.vector.activation import Activation
 from hdl.vector.encoder import CodeEncoder
+from hdl.vector.residual import ResidualAdd
 from sim.contract.errors import UserError
 
 
@@ -104,6 +106,8 @@ UNITS: Final[dict[str, Unit]] = {
     "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
     "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
+    "residual": Unit("sum of two wide tensors: exponents aligned, one rounding, saturation", ResidualAdd),
+    "activation": Unit("a function by 1,025 samples and straight lines: GELU", Activation),
 }
 """Units by name."""
 

@@ -32,11 +32,12 @@ def play(
     before: Sequence[tuple[str, Sequence[Any]]] = (),
     seed: int | None = None,
     hold: int = 0,
+    eager: bool = False,
 ) -> Played:
     """Take `count` payloads of `o` while `feeds` are sent, each by port name.
 
     before: what is sent first, port by port, with nobody else moving. seed: of random gaps and stalls on every stream,
-    None for none. hold: cycles that the receiver lets pass first.
+    None for none. hold: cycles that the receiver lets pass first. eager: the receiver takes during `before` too.
     """
     main = dut.i if "i" in feeds else getattr(dut, next(iter(feeds)))
     played = Played([], [], [])
@@ -70,7 +71,8 @@ def play(
                 played.left.append(now)
 
     async def bench(ctx: Any) -> None:
-        await ctx.tick().until(loaded)
+        if not eager:
+            await ctx.tick().until(loaded)
         rng = np.random.default_rng([seed or 0, 99])
         played.outputs = await receive(ctx, dut.o, count, rng=rng, stall=STALL * chance, hold=hold)
         # What is sent and makes no output (parameters) is sent to its end too.
