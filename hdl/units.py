@@ -13,6 +13,7 @@ from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS, ArrayGeometry
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
+from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
@@ -108,6 +109,7 @@ UNITS: Final[dict[str, Unit]] = {
     "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
     "residual": Unit("sum of two wide tensors: exponents aligned, one rounding, saturation", ResidualAdd),
     "activation": Unit("a function by 1,025 samples and straight lines: GELU", Activation),
+    "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""
 
