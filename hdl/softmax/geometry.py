@@ -22,9 +22,10 @@ BIAS_BITS: Final = WIDE_BITS + 1
 LOGIT_BITS: Final = BIAS_BITS + 1
 """A product and its bias: from -3 * 2**15 up to, but not including, 3 * 2**15."""
 
-ABSENT: Final = -(1 << (LOGIT_BITS - 1))
-"""Logit of a lane without a key. No product and bias come near it: it is never the maximum of a row that has a key, and
-it is more than LARGEST_DISTANCE below any, so its term is zero."""
+OFFSET: Final = 1 << (LOGIT_BITS - 1)
+"""Added to every logit on the way in. An unsigned comparison takes one carry chain, a signed one two; and 0 is left for
+a lane without a key. No logit comes near it: it is never the maximum of a row that has a key, and more than
+LARGEST_DISTANCE below any, so its term is zero."""
 
 DISTANCE_BITS: Final = LARGEST_DISTANCE.bit_length()
 TERM_BITS: Final = EXP2_FRACTION_BITS + GUARD_BITS + 1

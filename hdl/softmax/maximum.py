@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,9 +23,9 @@ class RowMaximum(wiring.Component):
             {
                 "i_valid": In(1),
                 "last": In(1),
-                "logits": In(data.ArrayLayout(signed(LOGIT_BITS), geometry.lanes)),
+                "logits": In(data.ArrayLayout(unsigned(LOGIT_BITS), geometry.lanes)),
                 "o_valid": Out(1),
-                "maximum": Out(signed(LOGIT_BITS)),
+                "maximum": Out(LOGIT_BITS),
                 "words": Out(range(geometry.row_words + 1)),
             }
         )
@@ -37,7 +37,7 @@ class RowMaximum(wiring.Component):
         while len(level) > 1:
             larger: list[Any] = []
             for a, b in zip(level[::2], level[1::2], strict=True):
-                node = Signal(signed(LOGIT_BITS), name=f"larger{len(level)}_{len(larger)}", reset_less=True)
+                node = Signal(LOGIT_BITS, name=f"larger{len(level)}_{len(larger)}", reset_less=True)
                 m.d.sync += node.eq(Mux(a > b, a, b))
                 larger.append(node)
             level = larger

@@ -36,10 +36,10 @@ from numpy.typing import NDArray
 
 from hdl.pipeline import delay
 from hdl.softmax.geometry import (
-    ABSENT,
     BIAS_BITS,
     DISTANCE_BITS,
     LOGIT_BITS,
+    OFFSET,
     ROWS_UNDER_WAY,
     SCORE_BITS,
     SoftmaxGeometry,
@@ -113,13 +113,13 @@ class Softmax(wiring.Component):
         m = Module()
         geometry = self.geometry
         lanes = geometry.lanes
-        logits = data.ArrayLayout(signed(LOGIT_BITS), lanes)
+        logits = data.ArrayLayout(LOGIT_BITS, lanes)
         distances = data.ArrayLayout(DISTANCE_BITS, lanes)
         latency = RowMemory.latency(geometry.depth)
 
         m.submodules.logit_memory = logit_memory = RowMemory(width=logits.size, depth=geometry.depth)
         m.submodules.distance_memory = distance_memory = RowMemory(width=distances.size, depth=geometry.depth)
-        m.submodules.to_sum = to_sum = RowReader(signed(LOGIT_BITS), row_words=geometry.row_words, depth=geometry.depth)
+        m.submodules.to_sum = to_sum = RowReader(LOGIT_BITS, row_words=geometry.row_words, depth=geometry.depth)
         m.submodules.to_codes = to_codes = RowReader(
             geometry.log_bits, row_words=geometry.row_words, depth=geometry.depth
         )
@@ -143,8 +143,9 @@ class Softmax(wiring.Component):
         payload = self.i_logits.payload
         for lane in range(lanes):
             total = payload.logit[lane] + (self.i_bias.payload[lane] if geometry.bias else 0)
-            m.d.sync += word[lane].eq(Mux(payload.present[lane], total, ABSENT))
-        m.submodules.maximum = maximum = RowMaximum(geometry)
+            # Adding OFFSET inverts the highest bit.
+            m.d.sync += word[lane].eq(Mux(payload.present[lane], total ^ OFFSET, 0))
+        m.submodules.row_maximum = maximum = RowMaximum(geometry)
         m.d.comb += [
             logit_memory.write_enable.eq(word_valid),
             logit_memory.write_address.eq(write_logits),
@@ -164,7 +165,7 @@ class Softmax(wiring.Component):
         # Phase 2: distances below the maximum, stored for phase 3, and the sum of their powers of two.
         m.submodules.distances = distance = Distances(lanes)
         m.submodules.terms = terms = Terms(lanes)
-        m.submodules.sum = row_sum = RowSum(geometry)
+        m.submodules.row_sum = row_sum = RowSum(geometry)
         m.submodules.logarithm = logarithm = Log2OfSum(geometry)
         marks = Signal(data.StructLayout({"first": 1, "last": 1}))
         m.d.comb += [marks.first.eq(to_sum.first), marks.last.eq(to_sum.last)]

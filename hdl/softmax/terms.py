@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -27,14 +27,14 @@ class Distances(wiring.Component):
         self._lanes = lanes
         super().__init__(
             {
-                "maximum": In(signed(LOGIT_BITS)),
-                "logits": In(data.ArrayLayout(signed(LOGIT_BITS), lanes)),
+                "maximum": In(LOGIT_BITS),
+                "logits": In(data.ArrayLayout(unsigned(LOGIT_BITS), lanes)),
                 "o": Out(data.ArrayLayout(unsigned(DISTANCE_BITS), lanes)),
             }
         )
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """The difference is never negative, so it fits as many bits as a logit, unsigned."""
+        """The difference is never negative, so it fits as many bits as a logit."""
         m = Module()
         top = DISTANCE_BITS - 1
         for lane in range(self._lanes):
