@@ -3,21 +3,20 @@
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from hdl.layer_norm.block_memory import BlockMemory
 from hdl.layer_norm.geometry import LayerNormGeometry
 from hdl.layer_norm.group_counter import GroupCounter
-from hdl.layer_norm.lane import NormaliseLane
+from hdl.layer_norm.normaliser import Normaliser
 from hdl.layer_norm.operands import command_layout, order_of, parameter_layout
 from hdl.layer_norm.reciprocal_root import SCALE_LAYOUT, ReciprocalRoot
 from hdl.layer_norm.token_buffers import TokenBuffers
 from hdl.layer_norm.token_sums import TokenSums
-from hdl.pipeline import chain, delay
-from sim.contract.constants import BIAS_BITS, WIDE_BITS
+from hdl.pipeline import delay
+from sim.contract.constants import WIDE_BITS
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.wide import Wide
 
@@ -54,11 +53,10 @@ class LayerNormUnit(wiring.Component):
 
     def __init__(self, *, lanes: int = 1, depth: int = 768, buffers: int = 2, permuted: int = 1) -> None:
         self.geometry = geometry = LayerNormGeometry(lanes=lanes, depth=depth, buffers=buffers, permuted=permuted)
-        self._to_x = TokenBuffers.latency(geometry)
-        self._to_result = self._to_x + NormaliseLane.LATENCY
+        self._x_delay = TokenBuffers.latency(geometry)
         self.turnaround = 1 + TokenSums.latency(lanes) + ReciprocalRoot.CYCLES + 1
         self.release = max(1, TokenBuffers.order_latency(geometry))
-        self.pipeline = self._to_result + 1
+        self.pipeline = Normaliser.latency(self._x_delay) + 1
         self._credits = -(-(self.pipeline + 1) // 16) * 16  # whole cells of distributed RAM
         transfer = data.ArrayLayout(signed(WIDE_BITS), lanes)
         super().__init__(
@@ -106,6 +104,7 @@ class LayerNormUnit(wiring.Component):
         m.submodules.tokens = tokens = TokenBuffers(geometry)
         m.submodules.sums = sums = TokenSums(lanes=lanes)
         m.submodules.root = root = ReciprocalRoot()
+        m.submodules.normaliser = normaliser = Normaliser(geometry, x_delay=self._x_delay)
         m.submodules.results = results = fifo.SyncFIFO(width=WIDE_BITS * lanes, depth=self._credits)
         m.submodules.writing = writing = GroupCounter(bits=geometry.group_bits)
         m.submodules.reading = reading = GroupCounter(bits=geometry.group_bits)
@@ -211,30 +210,6 @@ class LayerNormUnit(wiring.Component):
         with m.Elif(issued & ~taken):
             m.d.sync += [credits.eq(credits - 1), has_credit.eq(credits != 1)]
 
-        # Beside the channels travel marks: at each stage the first channel of a token brings its scale.
-        first = Signal()
-        m.d.comb += first.eq(issued & reading.at_start)
-        firsts = chain(m, first, self._to_x + NormaliseLane.EXPONENT_STAGE, "first", reset_less=False)
-        valids = chain(m, issued, self._to_result, "valid", reset_less=False)
-        lasts = chain(m, reading.at_end, self._to_result, "last")
-        scales = {}
-        for name, stage in (
-            ("sum", NormaliseLane.SUM_STAGE),
-            ("root", NormaliseLane.ROOT_STAGE),
-            ("exponent", NormaliseLane.EXPONENT_STAGE),
-        ):
-            scales[name] = Signal(SCALE_LAYOUT[name].shape, name=f"scale_{name}", reset_less=True)
-            with m.If(firsts[self._to_x + stage - 1]):
-                m.d.sync += scales[name].eq(scale[name])
-
-        groups = geometry.groups(geometry.depth)
-        affine_latency = BlockMemory.latency(width=BIAS_BITS, depth=groups)
-        position = Signal(geometry.group_bits)
-        place = self._to_x + NormaliseLane.GAIN_STAGE - affine_latency
-        with m.If(valids[place]):
-            m.d.sync += position.eq(Mux(lasts[place], 0, position + 1))
-        bias_position = delay(m, position, NormaliseLane.BIAS_STAGE - NormaliseLane.GAIN_STAGE, "bias_position")
-
         parameter = self.i_parameters.payload
         write_lanes = Signal(lanes)
         m.d.comb += [
@@ -242,29 +217,24 @@ class LayerNormUnit(wiring.Component):
             write_lanes.eq((self.i_parameters.valid & self.o_idle) << parameter.position[:lane_bits]),
             tokens.order_enable.eq(write_lanes),
             tokens.order_group.eq(parameter.position[lane_bits:]),
+            normaliser.write_enable.eq(write_lanes),
+            normaliser.write_group.eq(parameter.position[lane_bits:]),
+            normaliser.gain.eq(parameter.gain),
+            normaliser.bias.eq(parameter.bias),
         ]
         if geometry.permuted:
             m.d.comb += tokens.order_channel.eq(parameter.channel)
-        finished = []
-        for lane in range(lanes):
-            m.submodules[f"lane{lane}"] = pipe = NormaliseLane()
-            for name, width, read_address in (("gain", WIDE_BITS, position), ("bias", BIAS_BITS, bias_position)):
-                m.submodules[f"{name}{lane}"] = store = BlockMemory(width=width, depth=groups)
-                waiting = affine_latency - BlockMemory.latency(width=width, depth=groups)
-                m.d.comb += [
-                    store.write_enable.eq(write_lanes[lane]),
-                    store.write_address.eq(parameter.position[lane_bits:]),
-                    store.write_data.eq(parameter[name]),
-                    store.read_address.eq(delay(m, read_address, waiting, f"{name}_address{lane}")),
-                    getattr(pipe, name).eq(store.read_data),
-                ]
-            m.d.comb += [getattr(pipe, name).eq(value) for name, value in scales.items()]
-            m.d.comb += [pipe.channels.eq(channels), pipe.shift.eq(shift), pipe.x.eq(tokens.x[lane])]
-            empty = lasts[-1] & surplus[lane]
-            finished.append(pipe.y.as_unsigned() & ~empty.replicate(WIDE_BITS))
         m.d.comb += [
-            results.w_en.eq(valids[-1]),
-            results.w_data.eq(Cat(finished)),
+            normaliser.channels.eq(channels),
+            normaliser.shift.eq(shift),
+            normaliser.surplus.eq(surplus),
+            normaliser.valid.eq(issued),
+            normaliser.first.eq(reading.at_start),
+            normaliser.last.eq(reading.at_end),
+            normaliser.scale.eq(scale),
+            normaliser.x.eq(tokens.x),
+            results.w_en.eq(normaliser.o_valid),
+            results.w_data.eq(normaliser.y.as_value()),
             self.o.valid.eq(results.r_rdy),
             self.o.payload.as_value().eq(results.r_data),
             results.r_en.eq(taken),

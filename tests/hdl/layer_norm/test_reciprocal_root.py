@@ -54,8 +54,8 @@ def payloads() -> list[tuple[int, int, dict[str, int]]]:
     cases.append((4096, 1 << 60, {"sum": 2048 * 32767 - half, "squares": 2048 * (32767**2 + 32768**2)}))
     for _ in range(60):
         channels = int(rng.integers(1, 4097))
-        x = rng.integers(-32768, 32768, channels) >> int(rng.integers(16))
-        sums = {"sum": int(x.sum()), "squares": int((x * x).sum())}
+        token = rng.integers(-32768, 32768, channels) >> int(rng.integers(16))
+        sums = {"sum": int(token.sum()), "squares": int((token * token).sum())}
         cases.append((channels, int(rng.integers(1, 1 << int(rng.integers(1, 60)))), sums))
     return cases
 
