@@ -19,6 +19,7 @@ from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
 from hdl.softmax.softmax import Softmax
 from hdl.vector.activation import Activation
+from hdl.vector.depthwise import DepthwiseConvolution
 from hdl.vector.encoder import CodeEncoder
 from hdl.vector.residual import ResidualAdd
 from sim.contract.errors import UserError
@@ -109,6 +110,7 @@ UNITS: Final[dict[str, Unit]] = {
     "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
     "residual": Unit("sum of two wide tensors: exponents aligned, one rounding, saturation", ResidualAdd),
     "activation": Unit("a function by 1,025 samples and straight lines: GELU", Activation),
+    "depthwise": Unit("depthwise 3x3 convolution, strides 1 and 2, with line buffers", DepthwiseConvolution),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""

@@ -79,7 +79,7 @@ class Activation(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """Segment and way into it, sample and rise from memory, product, shift, sum, finish."""
         m = Module()
-        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.LATENCY + 1)
+        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.LATENCY + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         accepted = Signal()
         segment_bits = Signal(range(LARGEST_SEGMENT_BITS + 1), reset_less=True)
@@ -92,9 +92,16 @@ class Activation(wiring.Component):
         ]
         with m.If(self.i_setting.valid & self.i_setting.ready):
             m.d.sync += segment_bits.eq(self.i_setting.payload)
+        # From registers: a value that is accepted right after a setting needs them a cycle later.
+        first_start = Signal(signed(WIDE_BITS), reset_less=True)
+        last_start = Signal(signed(WIDE_BITS), reset_less=True)
+        m.d.sync += [
+            first_start.eq((-(SEGMENTS // 2)) << segment_bits),
+            last_start.eq((SEGMENTS // 2 - 1) << segment_bits),
+        ]
         sample_write, rise_write = self._writes(m)
         for lane in range(self.lanes):
-            index, way = self._segment(m, lane, segment_bits)
+            index, way = self._segment(m, lane, segment_bits, (first_start, last_start))
             m.submodules[f"samples{lane}"] = samples = BlockRam(width=WIDE_BITS, depth=SEGMENTS)
             m.submodules[f"rises{lane}"] = rises = BlockRam(width=LINE_BITS, depth=SEGMENTS)
             m.submodules[f"multiplier{lane}"] = multiplier = RegisteredMultiplier()
@@ -146,11 +153,12 @@ class Activation(wiring.Component):
         at_end, at_start = word.address[INDEX_BITS], word.address == 0
         return (enable & ~at_end, word.address[:INDEX_BITS], word.sample), (enable & ~at_start, segment, rise)
 
-    def _segment(self, m: Module, lane: int, segment_bits: Signal) -> tuple[Signal, Signal]:
-        """(index of the segment, way into it) at the index stage.
+    def _segment(
+        self, m: Module, lane: int, segment_bits: Signal, starts: tuple[Signal, Signal]
+    ) -> tuple[Signal, Signal]:
+        """(index of the segment, way into it) at the index stage; `starts` of the first segment and of the last.
 
-        Beyond the samples the way is counted from the last segment's start, 511 segments up, or from the first's, 512
-        down.
+        Beyond the samples the way is counted from the nearer of the two.
         """
         value = self.i.payload[lane]
         held = Signal(signed(WIDE_BITS), name=f"held{lane}", reset_less=True)
@@ -159,7 +167,6 @@ class Activation(wiring.Component):
         inside = Signal(LARGEST_SEGMENT_BITS, name=f"inside{lane}", reset_less=True)
         index = Signal(INDEX_BITS, name=f"index{lane}", reset_less=True)
         way = Signal(signed(LINE_BITS), name=f"way{lane}", reset_less=True)
-        start = Signal(signed(WIDE_BITS), name=f"start{lane}")
         m.d.sync += held.eq(value)
         with m.Switch(segment_bits):
             for bits in range(LARGEST_SEGMENT_BITS + 1):
@@ -170,12 +177,8 @@ class Activation(wiring.Component):
                         inside.eq(value[:bits]),
                         beyond.eq(top.any() & ~top.all()),
                     ]
-        with m.If(held[-1]):
-            m.d.comb += start.eq((-(SEGMENTS // 2)) << segment_bits)
-        with m.Else():
-            m.d.comb += start.eq((SEGMENTS // 2 - 1) << segment_bits)
         m.d.sync += [
             index.eq(Mux(beyond, ~held[-1].replicate(INDEX_BITS), near ^ (SEGMENTS // 2))),
-            way.eq(Mux(beyond, held - start, inside)),
+            way.eq(Mux(beyond, held - Mux(held[-1], *starts), inside)),
         ]
         return index, way

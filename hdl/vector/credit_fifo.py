@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Shape, Signal
+from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,11 +14,14 @@ class CreditFifo(wiring.Component):
 
     The pipeline accepts a value that will become a result only while `o_room`, and raises `spend` in that cycle;
     the result comes with `store`, any time later, and always finds its place. `o_empty`: no promise is open and
-    nothing waits. A result is on `o` one cycle after `store`. A pipeline whose results are on `o` n cycles after
-    their value was accepted runs at one per cycle with a depth of n + 1.
+    nothing waits. A result is on `o` one cycle after `store`, and a place may be promised again two cycles after its
+    result was taken. A pipeline whose results are on `o` n cycles after their value was accepted runs at one per cycle
+    with a depth of n + TURNAROUND.
 
     Distributed RAM. Raises ValueError when depth is outside 2..64.
     """
+
+    TURNAROUND = 2
 
     def __init__(self, shape: Any, *, depth: int) -> None:
         self._width = Shape.cast(shape).width
@@ -40,38 +43,44 @@ class CreditFifo(wiring.Component):
         return list(words)
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """Two pointers, the number of words stored, and the number of places not promised."""
+        """Two pointers, the number of words stored, and the number of places not promised.
+
+        What others see first, `o.valid` and `o_room`, comes from registers of its own, not from a comparison.
+        """
         m = Module()
-        write_pointer, read_pointer = Signal(range(self._depth)), Signal(range(self._depth))
-        level, credits = Signal(range(self._depth + 1)), Signal(range(self._depth + 1), init=self._depth)
-        left = Signal(range(self._depth + 1))
-        room, taken = Signal(init=1), Signal()
-        m.submodules.storage = storage = memory.Memory(shape=self._width, depth=self._depth, init=[])
+        # A power of two of words, so that pointers wrap by themselves.
+        pointer_bits = (self._depth - 1).bit_length()
+        write_pointer = Signal(pointer_bits)
+        read_pointer = Signal(pointer_bits)
+        level = Signal(range(self._depth + 1))
+        credits = Signal(range(self._depth + 1), init=self._depth)
+        room = Signal(init=1)
+        valid = Signal()
+        taken = Signal()
+        returned = Signal()
+        m.submodules.storage = storage = memory.Memory(shape=self._width, depth=1 << pointer_bits, init=[])
         write, read = storage.write_port(), storage.read_port(domain="comb")
 
-        def advance(pointer: Signal) -> None:
-            with m.If(pointer == self._depth - 1):
-                m.d.sync += pointer.eq(0)
-            with m.Else():
-                m.d.sync += pointer.eq(pointer + 1)
-
-        with m.If(self.store):
-            advance(write_pointer)
-        with m.If(taken):
-            advance(read_pointer)
         m.d.comb += [
             write.en.eq(self.store),
             write.addr.eq(write_pointer),
             write.data.eq(_plain(self.word)),
             read.addr.eq(read_pointer),
             _plain(self.o.payload).eq(read.data),
-            self.o.valid.eq(level != 0),
-            taken.eq(self.o.valid & self.o.ready),
-            left.eq(credits + taken - self.spend),
+            self.o.valid.eq(valid),
+            taken.eq(valid & self.o.ready),
             self.o_room.eq(room),
             self.o_empty.eq(credits == self._depth),
         ]
-        m.d.sync += [level.eq(level + self.store - taken), credits.eq(left), room.eq(left != 0)]
+        m.d.sync += [
+            write_pointer.eq(write_pointer + self.store),
+            read_pointer.eq(read_pointer + taken),
+            level.eq(level + self.store - taken),
+            valid.eq(self.store | (valid & ~(taken & (level == 1)))),
+            returned.eq(taken),
+            credits.eq(credits + returned - self.spend),
+            room.eq(returned | Mux(self.spend, credits > 1, credits != 0)),
+        ]
         return m
 
 

@@ -120,7 +120,7 @@ class CodeEncoder(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """A beat counter runs ahead of each memory by its latency; tile, shift and table travel beside the values."""
         m = Module()
-        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.latency + 1)
+        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.latency + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         accepted = Signal()
         beat = Signal(range(self._beats))
@@ -180,7 +180,8 @@ class CodeEncoder(wiring.Component):
         enable, record = self._written(m, self.i_tiles, "record")
         layout = data.StructLayout({"shift": range(SHIFT_MAX + 1), "table": range(self.tables)})
         m.submodules.tiles = tiles = BlockRam(width=layout.size, depth=self._tiles)
-        word, found = Signal(layout), Signal(layout)
+        word = Signal(layout)
+        found = Signal(layout)
         tile = beat[(TILE_CHANNELS // self.lanes).bit_length() - 1 :]
         m.d.comb += [
             word.shift.eq(record.shift),

@@ -75,9 +75,10 @@ class ResidualAdd(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """Multiply by 2^0..2^16, add sixteen more places where the setting asks for them, sum, finish."""
         m = Module()
-        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.LATENCY + 1)
+        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.LATENCY + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
-        open_, accepted = Signal(), Signal()
+        open_ = Signal()
+        accepted = Signal()
         m.d.comb += [
             open_.eq(fifo.o_room & ~self.i_setting.valid),
             accepted.eq(open_ & self.i_first.valid & self.i_second.valid),

@@ -17,7 +17,7 @@ STALL = 0.4
 
 @dataclass
 class Played:
-    """outputs: payloads of `o`. entered, left: cycle of each transfer on the first port of `feeds` and on `o`."""
+    """outputs: payloads of `o`. left: cycle of each transfer on `o`. entered: the same of the first port of `feeds`."""
 
     outputs: list[Any]
     entered: list[int]
@@ -39,7 +39,7 @@ def play(
     before: what is sent first, port by port, with nobody else moving. seed: of random gaps and stalls on every stream,
     None for none. hold: cycles that the receiver lets pass first. eager: the receiver takes during `before` too.
     """
-    main = dut.i if "i" in feeds else getattr(dut, next(iter(feeds)))
+    main = getattr(dut, next(iter(feeds), "o"))
     played = Played([], [], [])
     top = Module()
     top.submodules.dut = dut
