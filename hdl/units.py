@@ -13,9 +13,15 @@ from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS, ArrayGeometry
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
+from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.rescale import GroupRescale
+from hdl.softmax.softmax import Softmax
+from hdl.vector.activation import Activation
+from hdl.vector.depthwise import DepthwiseConvolution
+from hdl.vector.encoder import CodeEncoder
+from hdl.vector.residual import ResidualAdd
 from sim.contract.errors import UserError
 
 
@@ -96,10 +102,16 @@ UNITS: Final[dict[str, Unit]] = {
     "matmul": Unit("array with command sequencer and output FIFO", _with_geometry(Matmul), _macs),
     "loader": Unit("codebook memory, sweep counter and running adders", _with_geometry(TableLoader)),
     "rescale": Unit("multipliers, token memories, accumulators and rounding", _with_geometry(GroupRescale)),
+    "softmax": Unit("log-domain softmax: maximum, sum of powers of two, threshold search", Softmax),
     "adder_tree": Unit("one column's pipelined adder tree", _adder_tree),
     "frame_receiver": Unit("host link: COBS, CRC-32 and the packet buffer", FrameReceiver),
     "frame_transmitter": Unit("host link: CRC-32 and COBS of replies", FrameTransmitter),
     "product_table": Unit("product tables of one column group", _product_table),
+    "encoder": Unit("wide numbers to codes: multiply, add, shift, table of half steps", CodeEncoder),
+    "residual": Unit("sum of two wide tensors: exponents aligned, one rounding, saturation", ResidualAdd),
+    "activation": Unit("a function by 1,025 samples and straight lines: GELU", Activation),
+    "depthwise": Unit("depthwise 3x3 convolution, strides 1 and 2, with line buffers", DepthwiseConvolution),
+    "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""
 

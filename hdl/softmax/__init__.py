@@ -1,0 +1,1 @@
+"""Log-domain softmax: rows of logits in, codes of probabilities out, several keys per cycle."""

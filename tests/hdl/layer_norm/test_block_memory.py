@@ -1,0 +1,58 @@
+# amaranth: UnusedElaboratable=no
+
+"""Every shape of memory gives each word back, and takes the fewest block RAMs."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from amaranth.sim import Simulator
+
+from hdl.layer_norm.block_memory import BlockMemory
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "block_rams", "latency"),
+    [
+        (16, 2048, 2, 2),  # two of 2048 x 9
+        (16, 1024, 1, 2),
+        (48, 512, 2, 2),
+        (32, 768, 2, 2),
+        (64, 512, 2, 2),
+        (12, 768, 1, 2),
+        (16, 4100, 5, 3),  # five of 1024 x 18 rather than six of 2048 x 9
+        (8, 4096, 2, 3),
+        (1, 1, 1, 2),
+    ],
+)
+def test_words_come_back_from_every_bank(width: int, depth: int, block_rams: int, latency: int) -> None:
+    dut = BlockMemory(width=width, depth=depth)
+    assert (dut.block_rams, dut.latency(width=width, depth=depth)) == (block_rams, latency)
+    rng = np.random.default_rng(depth)
+    places = sorted({0, depth - 1, depth // 2, *rng.integers(0, depth, 20).tolist(), *range(1023, min(depth, 1026))})
+    words = {place: int(rng.integers(0, 1 << min(width, 62))) for place in places}
+    seen: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.write_enable, 1)
+        for place, word in words.items():
+            ctx.set(dut.write_address, place)
+            ctx.set(dut.write_data, word)
+            await ctx.tick()
+        ctx.set(dut.write_enable, 0)
+        for place in [*places, *[0] * latency]:
+            ctx.set(dut.read_address, place)
+            seen.append(ctx.get(dut.read_data))
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert seen[latency:] == list(words.values())
+
+
+@pytest.mark.parametrize("parameter", ["width", "depth"])
+def test_nothing_is_no_memory(parameter: str) -> None:
+    with pytest.raises(ValueError, match=f"{parameter}=0 must be at least 1; nearest valid value: 1"):
+        BlockMemory(**{"width": 4, "depth": 4, parameter: 0})
