@@ -66,13 +66,15 @@ class Softmax(wiring.Component):
     - `o_idle`: every word has left.
 
     Throughput: one word of `lanes` keys per cycle, ceil(K / lanes) cycles for a row of K keys, without a gap between
-    rows of any length. Latency from the transfer of the first word of a row to that of its first codes, when nothing
-    is under way: `latency(K)` = 2 * ceil(K / lanes) + 2 * log2(lanes) + S + 27 cycles, where S = 4, 5, 8 or 14 for 4,
-    5, 6 or 8 bits; one cycle more for each row memory with more than 2,048 words (`depth` of the geometry).
+    rows of equal length. (In a mix of lengths a long row may make the rows behind it wait, once 32 of them do.)
+    Latency from the transfer of the first word of a row to that of its first codes, when nothing is under way:
+    `latency(K)` = 2 * ceil(K / lanes) + 2 * log2(lanes) + S + 27 cycles, where S = 4, 5, 8 or 14 for 4, 5, 6 or 8 bits;
+    two cycles more where a row memory has more than 2,048 words (`depth` of the geometry).
     Back-pressure: the pipeline never stops; a word enters a phase only when the memory or queue behind it has a place.
 
     DP16KD: the two row memories (18 and 15 bits a lane, geometry.depth words), a table for two lanes, one for log2,
-    and a lane's thresholds beyond the 31st. One MULT18X18D per lane. Parameters, errors: SoftmaxGeometry.
+    and per lane 1 or 3 for the thresholds of codes of 6 or 8 bits beyond the 31st. One MULT18X18D per
+    lane. Parameters, errors: SoftmaxGeometry.
     """
 
     def __init__(self, *, lanes: int = 4, keys: int = 4096, code_bits: int = 4, bias: int = 1) -> None:

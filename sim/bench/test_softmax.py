@@ -16,7 +16,7 @@ PRESSURES = {
     "stalling": BackPressure(gap=0.25, stall=0.25),
     "slow reader": BackPressure(stall=0.8),
 }
-VISIBLE = [("softmax.row_sum", "total"), ("softmax.row_maximum", "maximum"), ("softmax.search", "middle")]
+VISIBLE = [("softmax.to_codes", "fact"), ("softmax.row_maximum", "maximum"), ("softmax.search", "middle")]
 
 
 @pytest.fixture(scope="module", params=[(4, 4), (16, 8)], ids=["4 lanes, 4 bits", "16 lanes, 8 bits"])
@@ -83,11 +83,13 @@ def test_rows_of_every_length(compiled: CompiledSoftmax, pressure: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "mask"), [("row_sum/total", 1 << 27), ("row_maximum/maximum", 1 << 10), ("search/middle", 1 << 11)]
+    ("signal", "mask", "delay"),
+    [("to_codes/fact", 1 << 11, 20), ("row_maximum/maximum", 1 << 16, 0), ("search/middle", 1 << 11, 0)],
 )
-def test_a_flipped_bit_shows(compiled: CompiledSoftmax, signal: str, mask: int) -> None:
+def test_a_flipped_bit_shows(compiled: CompiledSoftmax, signal: str, mask: int, delay: int) -> None:
     rows, thresholds = random_rows([196] * 3, seed=8), thresholds_of(compiled)
-    flip = Flip(signal, mask, after="i_logits", transfers=compiled.unit.cycles(196) * 2 - 3)
+    # With the last word on its way in, the last maximum is nearly complete; a little later the first row goes out.
+    flip = Flip(signal, mask, after="i_logits", transfers=compiled.unit.cycles(196) * 3, delay=delay)
     run = run_rows(compiled, rows, thresholds, BackPressure(), flips=[flip])
     expected = [compiled.unit.model(logits, thresholds, bias) for logits, bias in rows]
     wrong = [np.count_nonzero(found != right) for found, right in zip(run.codes, expected, strict=True)]

@@ -127,6 +127,14 @@ def test_a_score_on_a_threshold_has_the_higher_code() -> None:
     assert [codes[0] for codes in outcome.codes] == [12, 8, 5, 2]
 
 
+def test_hundreds_of_short_rows_wait_for_a_slow_reader() -> None:
+    """More rows than the three queues hold together: each must stop the phase before it."""
+    unit = Softmax(lanes=1, keys=200, bias=0)
+    rng = np.random.default_rng(7)
+    rows = random_rows(unit, rng, [1] * 6 * ROWS_UNDER_WAY + [3, 1, 200])
+    check(rows, everywhere(4), play(unit, rows, everywhere(4), rng=rng, stall=0.9))
+
+
 def test_lanes_without_a_key_count_for_nothing() -> None:
     unit = Softmax(lanes=8, keys=48)
     rng = np.random.default_rng(8)

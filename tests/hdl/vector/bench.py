@@ -8,7 +8,7 @@ import numpy as np
 from amaranth.hdl import Module, Signal
 from amaranth.sim import Simulator
 
-from tests.hdl.streams import receive, send
+from tests.hdl.streams import PATIENCE, receive, send
 
 GAP = 0.3
 STALL = 0.4
@@ -77,8 +77,11 @@ def play(
         played.outputs = await receive(ctx, dut.o, count, rng=rng, stall=STALL * chance, hold=hold)
         # What is sent and makes no output (parameters) is sent to its end too.
         await ctx.tick().repeat(2)
+        waited = 0
         while sending:
             await ctx.tick()
+            waited += 1
+            assert waited < PATIENCE, f"{sorted(sending)} still sending {PATIENCE} cycles after the last output"
 
     simulator = Simulator(top)
     simulator.add_clock(1e-6)

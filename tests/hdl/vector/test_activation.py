@@ -70,16 +70,17 @@ def test_cycles_and_a_receiver_that_waits() -> None:
     assert held.outputs == played.outputs
 
 
-def test_a_setting_waits_for_the_values_before_it() -> None:
-    """The same table with other segment bits: values before and after the change keep their own."""
+def test_a_setting_waits_for_the_values_before_it_and_goes_first() -> None:
+    """The same table with other segment bits, offered together with the first value that is to use them."""
     rng = np.random.default_rng(11)
     tables = [ActivationTable("test", 0, 0, np.arange(1025).astype(np.int16) * 25, bits) for bits in (2, 6)]
     values = rng.integers(-(1 << 15), 1 << 15, (2, 30)).astype(np.int16)
     samples = Activation.parameters(tables[0])["i_table"]
-    before = [("i_table", samples), ("i_setting", [2]), ("i", values[0, :10, None].tolist()), ("i_setting", [6])]
+    before = [("i_table", samples), ("i_setting", [2]), ("i", values[0, :10, None].tolist())]
     dut = Activation(lanes=1)
     # The receiver is ready from the start, so that the first ten results can leave while the setting waits.
-    played = play(dut, {"i": values[1, :, None].tolist()}, 40, before=before, eager=True)
+    feeds = {"i": values[1, :, None].tolist(), "i_setting": [6]}
+    played = play(dut, feeds, 40, before=before, eager=True)
     results = np.array([int(output[0]) for output in played.outputs])
     assert np.array_equal(results[:10], Activation.model(tables[0], values[0, :10]))
     assert np.array_equal(results[10:], Activation.model(tables[1], values[1]))

@@ -100,6 +100,13 @@ def test_cycles() -> None:
     assert played.left == [cycle + ResidualAdd.LATENCY for cycle in played.entered]
 
 
+def test_a_setting_goes_before_values_offered_with_it() -> None:
+    values = [[index] for index in range(1, 21)]
+    feeds: dict[str, Any] = {"i_first": values, "i_second": values, "i_setting": [{"first": 18, "second": 16}]}
+    played = play(ResidualAdd(lanes=1), feeds, 20, before=[("i_setting", [{"first": 16, "second": 16}])])
+    assert [list(output) for output in played.outputs] == [[5 * index] for index in range(1, 21)]
+
+
 def test_a_receiver_that_waits_loses_nothing() -> None:
     values = [[index] for index in range(50)]
     setting = [("i_setting", [{"first": 16, "second": 16}])]
