@@ -34,8 +34,8 @@ class LayerNormUnit(wiring.Component):
     read, normalised and sent. The unit is never stopped by `o`: a channel is read only if the output FIFO has a
     place for it.
 
-    Cycles, nobody stalling, with `turnaround` = 42 + log2(lanes) from a token's last channels to its first read and
-    `pipeline` = 27 to 30 from a read to its result: a token's first result comes `latency` = groups - 1 +
+    Cycles, nobody stalling, with `turnaround` = 43 + log2(lanes) from a token's last channels to its first read and
+    `pipeline` = 25 to 29 from a read to its result: a token's first result comes `latency` = groups - 1 +
     turnaround + pipeline cycles after its first channels. Tokens follow one another on average every
 
         max(groups, turnaround, (2 * groups + turnaround + release - 2) / buffers)
@@ -45,10 +45,10 @@ class LayerNormUnit(wiring.Component):
     where a lane's positions do not fit one bank of block RAM). `cycles` gives the exact number for a command.
 
     Keeping up with a 64 x 32 array (2,048 MAC per cycle) on ViT-B: a token of 768 channels takes, with one lane and
-    two buffers, max(768, 42, (1536 + 42) / 2) = 789 cycles. The layers behind it take, for a single pass,
-    768 * 2304 / 2048 = 864 cycles per token (qkv) and 768 * 3072 / 2048 = 1,152 (fc1). For 160 channels of TinyViT
-    four lanes and three buffers are needed: max(40, 44, (80 + 44) / 3) = 44 cycles, where qkv takes 3 K tiles * 15
-    column tiles = 45.
+    two buffers, max(768, 43, (1536 + 43) / 2) = 789.5 cycles. The layers behind it take, for a single pass,
+    768 * 2304 / 2048 = 864 cycles per token (qkv) and 768 * 3072 / 2048 = 1,152 (fc1). 160 channels of TinyViT
+    need four lanes and three buffers: max(40, 45, (80 + 45) / 3) = 45 cycles, as many as qkv takes with 3 K tiles
+    of 64 inputs and 15 column tiles of 32 outputs. Narrower TinyViT layers take fewer cycles than a root.
     """
 
     def __init__(self, *, lanes: int = 1, depth: int = 768, buffers: int = 2, permuted: int = 1) -> None:
@@ -57,7 +57,7 @@ class LayerNormUnit(wiring.Component):
         self.turnaround = 1 + TokenSums.latency(lanes) + ReciprocalRoot.CYCLES + 1
         self.release = max(1, TokenBuffers.order_latency(geometry))
         self.pipeline = Normaliser.latency(self._x_delay) + 1
-        self._credits = -(-(self.pipeline + 1) // 16) * 16  # whole cells of distributed RAM
+        self._credits = -(-(self.pipeline + 2) // 16) * 16  # whole cells of distributed RAM
         transfer = data.ArrayLayout(signed(WIDE_BITS), lanes)
         super().__init__(
             {
@@ -147,11 +147,11 @@ class LayerNormUnit(wiring.Component):
         # Writing: buffers and sums
         write_buffer = Signal(range(geometry.buffers))
         free = Signal(range(geometry.buffers + 1), init=geometry.buffers)
-        has_free = Signal(init=1)
+        has_free, all_free = Signal(init=1), Signal(init=1)
         computing = Signal()  # between a token's last channels and the moment its scale is taken over
-        accepted, filled, released = Signal(), Signal(), Signal()
+        accepted, filled, reserved, released = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(more & has_free & ~(writing.at_end & computing)),
+            self.i.ready.eq(more & (has_free | ~writing.at_start) & ~(writing.at_end & computing)),
             accepted.eq(self.i.valid & self.i.ready),
             filled.eq(accepted & writing.at_end),
             writing.step.eq(accepted),
@@ -159,10 +159,13 @@ class LayerNormUnit(wiring.Component):
         with m.If(filled):
             rotate(write_buffer)
             m.d.sync += [remaining.eq(remaining - 1), more.eq(remaining != 1), computing.eq(1)]
-        with m.If(released & ~filled):
-            m.d.sync += [free.eq(free + 1), has_free.eq(1)]
-        with m.Elif(filled & ~released):
-            m.d.sync += [free.eq(free - 1), has_free.eq(free != 1)]
+        # A token reserves its buffer a cycle after its first transfer. The first of the next token comes later than
+        # that: it waits for `computing` where the token has no second.
+        m.d.comb += reserved.eq(sums.valid & sums.first)
+        with m.If(released & ~reserved):
+            m.d.sync += [free.eq(free + 1), has_free.eq(1), all_free.eq(free == geometry.buffers - 1)]
+        with m.Elif(reserved & ~released):
+            m.d.sync += [free.eq(free - 1), has_free.eq(free != 1), all_free.eq(0)]
         stored = Signal(self.i.payload.shape())
         m.d.comb += [sums.x.eq(stored), tokens.write_data.eq(stored)]
         m.d.sync += [
@@ -187,8 +190,8 @@ class LayerNormUnit(wiring.Component):
         # Reading: one transfer per cycle while the output has a place for it
         read_buffer = Signal(range(geometry.buffers))
         credits = Signal(range(self._credits + 1), init=self._credits)
-        has_credit = Signal(init=1)
-        active, issued, ending, taking, taken = Signal(), Signal(), Signal(), Signal(), Signal()
+        has_credit, all_credits = Signal(init=1), Signal(init=1)
+        active, issued, ending, taking, returned = Signal(), Signal(), Signal(), Signal(), Signal()
         scale = Signal(SCALE_LAYOUT, reset_less=True)
         m.d.comb += [
             issued.eq(active & has_credit),
@@ -205,10 +208,11 @@ class LayerNormUnit(wiring.Component):
             m.d.sync += active.eq(0)
         with m.If(taking):
             m.d.sync += [active.eq(1), computing.eq(0), scale.eq(root.o.payload)]
-        with m.If(taken & ~issued):
-            m.d.sync += [credits.eq(credits + 1), has_credit.eq(1)]
-        with m.Elif(issued & ~taken):
-            m.d.sync += [credits.eq(credits - 1), has_credit.eq(credits != 1)]
+        m.d.sync += returned.eq(self.o.valid & self.o.ready)
+        with m.If(returned & ~issued):
+            m.d.sync += [credits.eq(credits + 1), has_credit.eq(1), all_credits.eq(credits == self._credits - 1)]
+        with m.Elif(issued & ~returned):
+            m.d.sync += [credits.eq(credits - 1), has_credit.eq(credits != 1), all_credits.eq(0)]
 
         parameter = self.i_parameters.payload
         write_lanes = Signal(lanes)
@@ -237,12 +241,7 @@ class LayerNormUnit(wiring.Component):
             results.w_data.eq(normaliser.y.as_value()),
             self.o.valid.eq(results.r_rdy),
             self.o.payload.as_value().eq(results.r_data),
-            results.r_en.eq(taken),
-            taken.eq(self.o.valid & self.o.ready),
+            results.r_en.eq(self.o.ready),
         ]
-        busy = Signal()
-        m.d.comb += [
-            busy.eq(starting.any() | more | (free != geometry.buffers)),
-            self.o_idle.eq(~busy & (credits == self._credits)),
-        ]
+        m.d.comb += self.o_idle.eq(~starting.any() & ~more & ~computing & all_free & all_credits)
         return m

@@ -43,7 +43,7 @@ SCALE_LAYOUT = data.StructLayout(
 class ReciprocalRoot(wiring.Component):
     """v = C * squares - sum**2 + epsilon, then (root, exponent) of sim.contract.layer_norm.reciprocal_root.
 
-    One token at a time: `i` is ready while no token is inside, `o.valid` comes `CYCLES` = 36 cycles after the
+    One token at a time: `i` is ready while no token is inside, `o.valid` comes `CYCLES` = 37 cycles after the
     transfer on `i`. `channels` (C) and `epsilon` must not change meanwhile. `sum` goes along.
 
     One multiplier, one adder of 62 bits, one block RAM; see root_program for the steps.
@@ -145,8 +145,10 @@ class ReciprocalRoot(wiring.Component):
         with m.If(take_estimate):
             m.d.sync += estimate.eq((table.root << 1) + (multiplier.o >> ROOT_FRACTION_BITS))
 
-        m.submodules.adder = adder = AddSubtract(width=SPREAD_BITS, b_width=2 * PIECE_BITS + 2)
-        m.d.comb += [adder.a[0].eq(spread), adder.b[0].eq(multiplier.o), adder.subtract.eq(subtract)]
+        product = Signal(signed(2 * PIECE_BITS + 2), reset_less=True)
+        m.d.sync += product.eq(multiplier.o)
+        m.submodules.adder = adder = AddSubtract(width=SPREAD_BITS, b_width=len(product))
+        m.d.comb += [adder.a[0].eq(spread), adder.b[0].eq(product), adder.subtract.eq(subtract)]
         pieces = [self.epsilon[low : low + PIECE_BITS] for low in range(0, EPSILON_BITS, PIECE_BITS)]
         incoming = Signal(PIECE_BITS)
         m.d.comb += incoming.eq(Mux(always, Array(pieces)[piece], 0))

@@ -90,6 +90,7 @@ class Step:
 def _program() -> tuple[Step, ...]:
     steps = [Step() for _ in range(64)]
     latency = RegisteredMultiplier.LATENCY
+    to_sum = latency + 1  # products are registered before the long adder
     pieces = [
         [(Left.SQUARES, Right.CHANNELS), (Left.HIGH, Right.HIGH)],
         [(Left.SQUARES, Right.CHANNELS), (Left.HIGH, Right.LOW), (Left.HIGH, Right.LOW)],
@@ -100,13 +101,13 @@ def _program() -> tuple[Step, ...]:
     now = 0
     for number, products in enumerate(pieces):
         if number:
-            steps[now + latency].append(2 - number)
+            steps[now + to_sum].append(2 - number)
             now += 1
         for left, right in products:
             steps[now].left, steps[now].right = left, right
-            steps[now + latency].add(subtract=left is not Left.SQUARES)
+            steps[now + to_sum].add(subtract=left is not Left.SQUARES)
             now += 1
-    now += latency
+    now += to_sum
     for move in (Move.BY_16,) * 3 + (Move.BY_4,) * 3 + (Move.BY_2,):
         steps[now].normalise(move)
         now += 1
