@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Signal
+from amaranth.hdl import Elaboratable, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -30,14 +30,14 @@ class GroupCounter(wiring.Component):
         """The comparison is made one step ahead."""
         m = Module()
         next_to_last = Signal(self._bits)
-        single = Signal()
+        single, starts = Signal(), Signal()
         m.d.sync += [next_to_last.eq(self.last - 1), single.eq(self.last == 0)]
-        with m.If(self.step):
+        # `step` comes late in its cycle: it only enables the registers.
+        m.d.comb += starts.eq(self.at_end | self.clear)
+        with m.If(self.step | self.clear):
             m.d.sync += [
-                self.group.eq(self.group + 1),
-                self.at_start.eq(self.at_end),
-                self.at_end.eq(self.group == next_to_last),
+                self.group.eq(Mux(starts, 0, self.group + 1)),
+                self.at_start.eq(starts),
+                self.at_end.eq(Mux(starts, single, self.group == next_to_last)),
             ]
-        with m.If((self.step & self.at_end) | self.clear):
-            m.d.sync += [self.group.eq(0), self.at_start.eq(1), self.at_end.eq(single)]
         return m

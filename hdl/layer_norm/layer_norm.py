@@ -114,7 +114,7 @@ class LayerNormUnit(wiring.Component):
         channels = Signal(range(geometry.depth + 1))
         shift, remaining = Signal.like(command.shift), Signal.like(command.tokens)
         epsilon = Signal.like(command.epsilon, reset_less=True)
-        starting, more = Signal(3), Signal()
+        starting, more, commanded = Signal(3), Signal(), Signal()
         last_channel = Signal(geometry.channel_bits)
         last_group = Signal(geometry.group_bits)
         surplus = Signal(lanes)  # lanes of the last transfer without a channel
@@ -129,7 +129,8 @@ class LayerNormUnit(wiring.Component):
         ]
         m.d.sync += starting.eq(starting << 1)
         m.d.sync += [surplus[lane].eq(last_channel[:lane_bits] < lane) for lane in range(1, lanes)]
-        with m.If(self.i_command.valid & self.o_idle):
+        m.d.comb += commanded.eq(self.i_command.valid & self.i_command.ready)
+        with m.If(commanded):
             m.d.sync += [
                 channels.eq(command.channels),
                 epsilon.eq(command.epsilon),
@@ -243,5 +244,7 @@ class LayerNormUnit(wiring.Component):
             self.o.payload.as_value().eq(results.r_data),
             results.r_en.eq(self.o.ready),
         ]
-        m.d.comb += self.o_idle.eq(~starting.any() & ~more & ~computing & all_free & all_credits)
+        # Only a command ends idleness, so it may be a register.
+        quiet = ~starting.any() & ~more & ~computing & all_free & all_credits
+        m.d.sync += self.o_idle.eq(quiet & ~commanded)
         return m

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.ecp5.carry import AddSubtract
 from hdl.ecp5.multiplier import OPERAND_BITS, RegisteredMultiplier
 from hdl.layer_norm.geometry import DEPTH_MAX
-from hdl.layer_norm.root_program import PROGRAM, Left, Move, Right
+from hdl.layer_norm.root_program import PROGRAM, Left, Move, Right, Step
 from hdl.layer_norm.root_table import INDEX_BITS, MANTISSA_BITS, RootTable
 from hdl.layer_norm.token_sums import SUM_BITS, SUMS_LAYOUT
 from sim.contract.layer_norm import ROOT_FRACTION_BITS, reciprocal_root
@@ -76,8 +76,11 @@ class ReciprocalRoot(wiring.Component):
         spread = Signal(SPREAD_BITS)
         exponent = Signal(range(MAX_EXPONENT + 1))
         estimate = Signal(OPERAND_BITS, reset_less=True)
-        step = Signal(range(len(PROGRAM) + 1))
+        step = Signal(range(len(PROGRAM) + 2), init=len(PROGRAM))  # beyond the program: idle
         busy, done, starting = Signal(), Signal(), Signal()
+        left, right, move, piece = Signal(Left), Signal(Right), Signal(Move), Signal(2)
+        subtract, always, take_estimate, ends = Signal(), Signal(), Signal(), Signal()
+        when_clear = Signal(3)  # shift by 2, 4, 16 if the bits that leave are clear
         m.d.comb += [
             starting.eq(self.i.valid & self.i.ready),
             self.i.ready.eq(~busy & ~done),
@@ -90,18 +93,14 @@ class ReciprocalRoot(wiring.Component):
             m.d.sync += [busy.eq(1), step.eq(0)]
         with m.If(busy):
             m.d.sync += step.eq(step + 1)
-            with m.If(step == len(PROGRAM)):
-                m.d.sync += [busy.eq(0), done.eq(1)]
+        with m.If(ends):
+            m.d.sync += [busy.eq(0), done.eq(1)]
         with m.If(done & self.o.ready):
             m.d.sync += done.eq(0)
 
-        left, right, move, piece = Signal(Left), Signal(Right), Signal(Move), Signal(2)
-        subtract, always, take_estimate = Signal(), Signal(), Signal()
-        when_clear = Signal(3)  # shift by 2, 4, 16 if the bits that leave are clear
-        m.d.sync += [left.eq(Left.HIGH), always.eq(0), when_clear.eq(0), take_estimate.eq(0)]
-        with m.If(busy), m.Switch(step):
-            for number, word in enumerate(PROGRAM):
-                with m.Case(number):
+        with m.Switch(step):
+            for number, word in enumerate((*PROGRAM, Step())):
+                with m.Case(number) if number < len(PROGRAM) else m.Default():
                     m.d.sync += [
                         left.eq(word.left),
                         right.eq(word.right),
@@ -111,6 +110,7 @@ class ReciprocalRoot(wiring.Component):
                         always.eq(word.always),
                         when_clear.eq(sum((word.clears == move) << bit for bit, move in enumerate(NORMALISING))),
                         take_estimate.eq(word.take_estimate),
+                        ends.eq(number == len(PROGRAM) - 1),
                     ]
 
         m.submodules.multiplier = multiplier = RegisteredMultiplier()

@@ -104,7 +104,7 @@ def play(
                 await ctx.tick()
             count = len(job.tokens) * geometry.groups(job.tokens.shape[1])
             taken.extend(list(row) for row in await receive(ctx, dut.o, count, rng=rng, stall=stall, hold=hold))
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         for _ in range(100):
             assert not ctx.get(dut.o.valid), "a result too many"
             assert ctx.get(dut.o_idle), "all results are taken, and the unit is not idle"
