@@ -53,31 +53,37 @@ GROUPS: Final = {
 Handler = Callable[[Call], Tensor]
 
 
-def weights_only(quantized: Mapping[str, FakeQuant]) -> Handler:
-    """Quantized weights on float inputs, attentions in float."""
+def _dense_as(compute: Callable[[FakeQuantLinear, LayerCall], Tensor], quantized: Mapping[str, FakeQuant]) -> Handler:
+    """Quantized dense layers computed in another way, all else in float."""
 
     def handler(call: Call) -> Tensor:
         layer = quantized.get(call.name)
-        if not (isinstance(layer, FakeQuantLinear) and isinstance(call, LayerCall)):
-            return call.compute()
-        return functional.linear(call.x[..., layer.grid.permutation], layer.weight.dequantized(), layer.bias)
+        if isinstance(layer, FakeQuantLinear) and isinstance(call, LayerCall):
+            return compute(layer, call)
+        return call.compute()
 
     return handler
+
+
+def weights_only(quantized: Mapping[str, FakeQuant]) -> Handler:
+    """Quantized weights on float inputs, attentions in float."""
+
+    def compute(layer: FakeQuantLinear, call: LayerCall) -> Tensor:
+        return functional.linear(call.x[..., layer.grid.permutation], layer.weight.dequantized(), layer.bias)
+
+    return _dense_as(compute, quantized)
 
 
 def inputs_only(quantized: Mapping[str, FakeQuant]) -> Handler:
     """Float weights on quantized inputs, attentions in float."""
 
-    def handler(call: Call) -> Tensor:
-        layer = quantized.get(call.name)
-        if not (isinstance(layer, FakeQuantLinear) and isinstance(call, LayerCall)):
-            return call.compute()
+    def compute(layer: FakeQuantLinear, call: LayerCall) -> Tensor:
         x = layer.grid.quantize(call.x.reshape(-1, call.x.shape[-1]))
         weight = weight_matrix(call.module)[:, layer.grid.permutation]
         bias: Tensor | None = getattr(call.module, "bias", None)
         return functional.linear(x, weight, bias).view(*call.x.shape[:-1], -1)
 
-    return handler
+    return _dense_as(compute, quantized)
 
 
 def embedding_error(

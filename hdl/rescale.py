@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from hdl.array.geometry import ArrayGeometry
 from hdl.ecp5.block_ram import BlockRam
-from hdl.ecp5.carry import RoundSaturate, SelectAdd
+from hdl.ecp5.carry import SelectAdd
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.finish import Finish
 from hdl.pipeline import chain, delay
 from sim.contract.arithmetic import signed_limits
 from sim.contract.constants import (
@@ -69,7 +70,7 @@ class GroupRescale(wiring.Component):
     sim.contract.linear.
     """
 
-    LATENCY = STORE_STAGE + 2
+    LATENCY = STORE_STAGE + Finish.LATENCY
 
     def __init__(self, geometry: ArrayGeometry) -> None:
         self._geometry = geometry
@@ -163,32 +164,17 @@ class GroupRescale(wiring.Component):
 
     @staticmethod
     def _round(m: Module, accumulator: Signal, column: int) -> Signal:
-        """Two more cycles: decide, then increment or saturate. Returns the wide result."""
+        """The wide result, `Finish.LATENCY` cycles later."""
         floor = accumulator[SCALE_FRACTION_BITS:].as_signed()
         below = accumulator[: SCALE_FRACTION_BITS - 1]
         half = accumulator[SCALE_FRACTION_BITS - 1]
-        kept = Signal(WIDE_BITS, name=f"kept{column}", reset_less=True)
-        carry = Signal(name=f"carry{column}", reset_less=True)
-        saturate = Signal(name=f"saturate{column}", reset_less=True)
-        negative = Signal(name=f"negative{column}", reset_less=True)
-        wide = Signal(signed(WIDE_BITS), name=f"wide{column}", reset_less=True)
-        m.submodules[f"round{column}"] = rounding = RoundSaturate(width=WIDE_BITS)
+        m.submodules[f"round{column}"] = finish = Finish()
         sign = floor[-1]
         top = floor[WIDE_BITS - 1 :]  # all equal when the floor fits
-        fits = Mux(sign, top.all(), ~top.any())
-        # The one floor that fits and whose round-up does not: it is the limit already, so it just stays.
-        at_limit = ~sign & floor[: WIDE_BITS - 1].all()
-        m.d.sync += [
-            kept.eq(floor),
-            carry.eq(half & (floor[0] | below.any()) & fits & ~at_limit),
-            saturate.eq(~fits),
-            negative.eq(sign),
-            wide.eq(rounding.o),
-        ]
         m.d.comb += [
-            rounding.a.eq(kept),
-            rounding.carry.eq(carry),
-            rounding.saturate.eq(saturate),
-            rounding.negative.eq(negative),
+            finish.floor.eq(floor),
+            finish.up.eq(half & (floor[0] | below.any())),
+            finish.over.eq(~Mux(sign, top.all(), ~top.any())),
+            finish.negative.eq(sign),
         ]
-        return wide
+        return finish.o

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from hdl.parameters import require
 from sim.contract.constants import CODES, PRODUCT_BITS, TILE_CHANNELS
 
 ROWS: Final = (16, 32, 64)
@@ -19,15 +20,6 @@ COLUMN_GROUPS_MAX: Final = 8
 
 CODE_BITS: Final = (CODES - 1).bit_length()
 """Width of an activation code."""
-
-
-def _nearest(value: int, valid: list[int]) -> int:
-    return min(valid, key=lambda candidate: (abs(candidate - value), candidate))
-
-
-def _require(name: str, value: int, valid: list[int], limit: str) -> None:
-    if value not in valid:
-        raise ValueError(f"{name}={value} must be {limit}; nearest valid value: {_nearest(value, valid)}")
 
 
 @dataclass(frozen=True)
@@ -54,20 +46,20 @@ class ArrayGeometry:
     column_group: int = 4
 
     def __post_init__(self) -> None:
-        _require("rows", self.rows, list(ROWS), f"one of {ROWS}")
-        _require("column_group", self.column_group, list(range(1, 33)), "in 1..32")
+        require("rows", self.rows, ROWS, f"one of {ROWS}")
+        require("column_group", self.column_group, range(1, 33), "in 1..32")
         widths = [n for n in range(4, 33) if n % self.column_group == 0 and n // self.column_group <= COLUMN_GROUPS_MAX]
-        _require(
+        require(
             "columns",
             self.columns,
             widths,
             f"in 4..32, a multiple of column_group={self.column_group}, of at most {COLUMN_GROUPS_MAX} groups",
         )
         divisors = [n for n in range(1, self.rows + 1) if self.rows % n == 0]
-        _require("loader_rows", self.loader_rows, divisors, f"a divisor of rows={self.rows}")
-        _require("table_bits", self.table_bits, list(range(PRODUCT_BITS, 13)), f"in {PRODUCT_BITS}..12")
-        _require("token_depth", self.token_depth, list(range(1, TOKEN_DEPTH_MAX + 1)), f"in 1..{TOKEN_DEPTH_MAX}")
-        _require("codebooks", self.codebooks, list(range(1, CODEBOOKS_MAX + 1)), f"in 1..{CODEBOOKS_MAX}")
+        require("loader_rows", self.loader_rows, divisors, f"a divisor of rows={self.rows}")
+        require("table_bits", self.table_bits, range(PRODUCT_BITS, 13), f"in {PRODUCT_BITS}..12")
+        require("token_depth", self.token_depth, range(1, TOKEN_DEPTH_MAX + 1), f"in 1..{TOKEN_DEPTH_MAX}")
+        require("codebooks", self.codebooks, range(1, CODEBOOKS_MAX + 1), f"in 1..{CODEBOOKS_MAX}")
 
     @property
     def row_groups(self) -> int:

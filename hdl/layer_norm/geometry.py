@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from hdl.parameters import require
+
 LANES: Final = (1, 2, 4)
 """Channels per cycle."""
 
@@ -13,12 +15,6 @@ DEPTH_MAX: Final = 4096
 BUFFERS_MIN: Final = 2
 BUFFERS_MAX: Final = 4
 """Tokens held at once: with two, one is read while the next is written."""
-
-
-def _require(name: str, value: int, valid: range | tuple[int, ...], limit: str) -> None:
-    if value not in valid:
-        nearest = min(valid, key=lambda candidate: (abs(candidate - value), candidate))
-        raise ValueError(f"{name}={value} must be {limit}; nearest valid value: {nearest}")
 
 
 @dataclass(frozen=True)
@@ -41,10 +37,10 @@ class LayerNormGeometry:
     permuted: int = 1
 
     def __post_init__(self) -> None:
-        _require("lanes", self.lanes, LANES, f"one of {LANES}")
-        _require("depth", self.depth, range(DEPTH_MIN, DEPTH_MAX + 1), f"in {DEPTH_MIN}..{DEPTH_MAX}")
-        _require("buffers", self.buffers, range(BUFFERS_MIN, BUFFERS_MAX + 1), f"in {BUFFERS_MIN}..{BUFFERS_MAX}")
-        _require("permuted", self.permuted, (0, 1), "0 or 1")
+        require("lanes", self.lanes, LANES, f"one of {LANES}")
+        require("depth", self.depth, range(DEPTH_MIN, DEPTH_MAX + 1), f"in {DEPTH_MIN}..{DEPTH_MAX}")
+        require("buffers", self.buffers, range(BUFFERS_MIN, BUFFERS_MAX + 1), f"in {BUFFERS_MIN}..{BUFFERS_MAX}")
+        require("permuted", self.permuted, (0, 1), "0 or 1")
 
     def groups(self, channels: int) -> int:
         """Transfers of a token of `channels` channels."""

@@ -6,7 +6,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.layer_norm.block_memory import BlockMemory
+from hdl.ecp5.block_memory import BlockMemory
 from hdl.layer_norm.geometry import LayerNormGeometry
 from hdl.layer_norm.lane import MAX_SHIFT, NormaliseLane
 from hdl.layer_norm.reciprocal_root import CHANNELS_BITS, SCALE_LAYOUT

@@ -7,7 +7,8 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.ecp5.carry import RoundSaturate
+from hdl.finish import Finish
+from hdl.parameters import require
 from hdl.pipeline import delay
 from sim.contract.arithmetic import round_half_even_shift, saturate
 from sim.contract.constants import WIDE_BITS
@@ -30,7 +31,7 @@ class ShiftRound(wiring.Component):
     Raises ValueError when a parameter is out of range.
     """
 
-    LATENCY = len(SHIFT_STAGES) + 2
+    LATENCY = len(SHIFT_STAGES) + Finish.LATENCY
 
     def __init__(self, *, width: int, max_shift: int, offset: int = 0) -> None:
         for name, value, low, high in (
@@ -38,9 +39,7 @@ class ShiftRound(wiring.Component):
             ("max_shift", max_shift, 1, 63),
             ("offset", offset, 0, min(15, width - WIDE_BITS - 1)),
         ):
-            if not low <= value <= high:
-                nearest = min(max(value, low), high)
-                raise ValueError(f"{name}={value} must be in {low}..{high}; nearest valid value: {nearest}")
+            require(name, value, range(low, high + 1), f"in {low}..{high}")
         self._max_shift, self._offset = max_shift, offset
         super().__init__({"a": In(signed(width)), "shift": In(range(max_shift + 1)), "o": Out(signed(WIDE_BITS))})
 
@@ -49,7 +48,7 @@ class ShiftRound(wiring.Component):
         return int(saturate(round_half_even_shift(np.array([a], np.int64), self._offset + shift), WIDE_BITS)[0])
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """Three stages of shifting, one of decisions, one that increments or saturates."""
+        """Three stages of shifting; what is left is for `Finish` to round and saturate."""
         m = Module()
         scaled = Cat(Const(0, 1), self.a)  # bit 0 is the half once the shift is done
         value: Any = scaled[self._offset :].as_signed()
@@ -80,24 +79,12 @@ class ShiftRound(wiring.Component):
 
         half, floor = value[0], value[1:]
         fits = ~over & (floor[-1] == sign) & (floor[-2] == sign)
-        # The one floor that fits and whose round-up does not: it is the limit already, so it just stays.
-        at_limit = ~sign & floor[: WIDE_BITS - 1].all()
-        kept = Signal(WIDE_BITS, reset_less=True)
-        carry, saturated, negative = (Signal(name=name, reset_less=True) for name in ("carry", "saturated", "negative"))
-        rounded = Signal(signed(WIDE_BITS), reset_less=True)
-        m.submodules.round = rounding = RoundSaturate(width=WIDE_BITS)
-        m.d.sync += [
-            kept.eq(floor),
-            carry.eq(half & (floor[0] | sticky) & fits & ~at_limit),
-            saturated.eq(~fits),
-            negative.eq(sign),
-            rounded.eq(rounding.o),
-        ]
+        m.submodules.finish = finish = Finish()
         m.d.comb += [
-            rounding.a.eq(kept),
-            rounding.carry.eq(carry),
-            rounding.saturate.eq(saturated),
-            rounding.negative.eq(negative),
-            self.o.eq(rounded),
+            finish.floor.eq(floor),
+            finish.up.eq(half & (floor[0] | sticky)),
+            finish.over.eq(~fits),
+            finish.negative.eq(sign),
+            self.o.eq(finish.o),
         ]
         return m

@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Elaboratable, Module, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.layer_norm.block_memory import BlockMemory
+from hdl.ecp5.block_memory import BlockMemory
 from hdl.layer_norm.geometry import LayerNormGeometry
 from hdl.pipeline import delay
 from sim.contract.constants import WIDE_BITS

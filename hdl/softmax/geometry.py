@@ -6,6 +6,8 @@ from typing import Final
 from amaranth.hdl import signed, unsigned
 from amaranth.lib import data
 
+from hdl.ecp5.block_memory import BlockMemory
+from hdl.parameters import require
 from sim.contract.attention import MAX_KEYS
 from sim.contract.constants import WIDE_BITS
 from sim.contract.softmax import EXP2_FRACTION_BITS, GUARD_BITS, LARGEST_DISTANCE, LOG_FRACTION_BITS
@@ -43,12 +45,6 @@ SLACK: Final = 20
 the next."""
 
 
-def _require(name: str, value: int, valid: tuple[int, ...] | range, limit: str) -> None:
-    if value not in valid:
-        nearest = min(valid, key=lambda candidate: (abs(candidate - value), candidate))
-        raise ValueError(f"{name}={value} must be {limit}; nearest valid value: {nearest}")
-
-
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxGeometry:
     """A softmax of `lanes` keys per cycle over rows of up to `keys` keys.
@@ -64,10 +60,10 @@ class SoftmaxGeometry:
     bias: int = 1
 
     def __post_init__(self) -> None:
-        _require("lanes", self.lanes, LANES, f"one of {LANES}")
-        _require("keys", self.keys, range(1, MAX_KEYS + 1), f"in 1..{MAX_KEYS}")
-        _require("code_bits", self.code_bits, CODE_BITS, f"one of {CODE_BITS}")
-        _require("bias", self.bias, (0, 1), "0 or 1")
+        require("lanes", self.lanes, LANES, f"one of {LANES}")
+        require("keys", self.keys, range(1, MAX_KEYS + 1), f"in 1..{MAX_KEYS}")
+        require("code_bits", self.code_bits, CODE_BITS, f"one of {CODE_BITS}")
+        require("bias", self.bias, (0, 1), "0 or 1")
 
     def words(self, keys: int) -> int:
         """Words of `lanes` keys in a row of so many keys: ceil(keys / lanes)."""
@@ -87,6 +83,11 @@ class SoftmaxGeometry:
     def depth(self) -> int:
         """Words in a row memory: a power of two with room for the longest row and for what is under way."""
         return 1 << (self.row_words + self.tree_levels + SLACK - 1).bit_length()
+
+    @property
+    def memory_latency(self) -> int:
+        """Cycles from an address of a row memory to its word: of both, as depths that are powers of two decide it."""
+        return BlockMemory.latency(width=self.lanes * LOGIT_BITS, depth=self.depth)
 
     @property
     def sum_bits(self) -> int:

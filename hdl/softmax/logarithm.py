@@ -6,9 +6,9 @@ from amaranth.hdl import Array, Cat, Elaboratable, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.ecp5.table_rom import TableRom
 from hdl.pipeline import delay
 from hdl.softmax.geometry import TERM_BITS, SoftmaxGeometry
-from hdl.softmax.rom import TableRom
 from sim.contract.softmax import LOG2, LOG_FRACTION_BITS
 
 

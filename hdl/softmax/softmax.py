@@ -34,6 +34,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
+from hdl.ecp5.block_memory import BlockMemory
 from hdl.pipeline import delay
 from hdl.softmax.geometry import (
     BIAS_BITS,
@@ -47,7 +48,7 @@ from hdl.softmax.geometry import (
 from hdl.softmax.logarithm import Log2OfSum
 from hdl.softmax.maximum import RowMaximum
 from hdl.softmax.queue import CreditQueue, Credits
-from hdl.softmax.row_memory import RowMemory, RowReader
+from hdl.softmax.row_reader import RowReader
 from hdl.softmax.search import ThresholdSearch
 from hdl.softmax.terms import Distances, RowSum, Terms
 from sim.contract.softmax import score_codes
@@ -106,7 +107,7 @@ class Softmax(wiring.Component):
     def latency(self, keys: int) -> int:
         """Cycles from the first word of a row to its first codes, nobody stalling and nothing under way."""
         geometry = self.geometry
-        memory = RowMemory.latency(geometry.depth)
+        memory = geometry.memory_latency
         search = ThresholdSearch.latency(geometry.code_bits)
         return 2 * geometry.words(keys) + 2 * geometry.tree_levels + 2 * memory + search + 23
 
@@ -117,10 +118,10 @@ class Softmax(wiring.Component):
         lanes = geometry.lanes
         logits = data.ArrayLayout(LOGIT_BITS, lanes)
         distances = data.ArrayLayout(DISTANCE_BITS, lanes)
-        latency = RowMemory.latency(geometry.depth)
+        latency = geometry.memory_latency
 
-        m.submodules.logit_memory = logit_memory = RowMemory(width=logits.size, depth=geometry.depth)
-        m.submodules.distance_memory = distance_memory = RowMemory(width=distances.size, depth=geometry.depth)
+        m.submodules.logit_memory = logit_memory = BlockMemory(width=logits.size, depth=geometry.depth)
+        m.submodules.distance_memory = distance_memory = BlockMemory(width=distances.size, depth=geometry.depth)
         m.submodules.to_sum = to_sum = RowReader(LOGIT_BITS, row_words=geometry.row_words, depth=geometry.depth)
         m.submodules.to_codes = to_codes = RowReader(
             geometry.log_bits, row_words=geometry.row_words, depth=geometry.depth

@@ -9,9 +9,9 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.adder_tree import AdderTree
 from hdl.ecp5.carry import SelectAdd
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.ecp5.table_rom import TableRom
 from hdl.pipeline import delay
 from hdl.softmax.geometry import DISTANCE_BITS, LOGIT_BITS, TERM_BITS, SoftmaxGeometry
-from hdl.softmax.rom import TableRom
 from sim.contract.softmax import EXP2, GUARD_BITS, LOG_FRACTION_BITS
 
 HALVINGS = 16

@@ -6,7 +6,7 @@ from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.vector.parameters import require
+from hdl.parameters import require
 
 
 class CreditFifo(wiring.Component):

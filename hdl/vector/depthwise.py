@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from hdl.array.adder_tree import AdderTree
 from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.finish import Finish
+from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
-from hdl.vector.finish import Finish
-from hdl.vector.parameters import require
 from hdl.vector.raster import COLUMNS_MIN, Raster, map_layout, map_setting
 from hdl.vector.right_shift import RightShift, shift_latency
 from sim.contract.constants import WIDE_BITS

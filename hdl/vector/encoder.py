@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
-from hdl.vector.parameters import require
 from hdl.vector.right_shift import RightShift, shift_latency
 from sim.contract.constants import TILE_CHANNELS, WIDE_BITS
 from sim.contract.encoder import ENCODER_INDICES, Encoder, half_step_table

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from hdl.ecp5.carry import SelectAdd
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.finish import Finish
+from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
-from hdl.vector.finish import Finish
-from hdl.vector.parameters import require
 from sim.contract.constants import WIDE_BITS
 from sim.contract.residual import Residual
 from sim.contract.wide import Wide

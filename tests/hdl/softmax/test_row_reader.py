@@ -1,17 +1,15 @@
 # amaranth: UnusedElaboratable=no
 
-"""Memories of rows of any depth and width, the engine that reads them, and the queues and credits between."""
+"""The engine that reads rows out of a memory, and the queues and credits between."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-from amaranth.hdl import Fragment, Instance
 from amaranth.sim import Simulator
 
-from hdl.ecp5.platform import Ecp5Target
 from hdl.softmax.queue import CreditQueue, Credits
-from hdl.softmax.row_memory import RowMemory, RowReader
+from hdl.softmax.row_reader import RowReader
 
 
 def simulate(unit: Any, bench: Any) -> None:
@@ -19,41 +17,6 @@ def simulate(unit: Any, bench: Any) -> None:
     simulator.add_clock(1e-6)
     simulator.add_testbench(bench)
     simulator.run()
-
-
-@pytest.mark.parametrize(("width", "depth"), [(72, 512), (37, 1024), (18, 2048), (5, 4096), (18, 8192)])
-def test_words_come_back_after_the_latency(width: int, depth: int) -> None:
-    unit = RowMemory(width=width, depth=depth)
-    rng = np.random.default_rng(depth)
-    latency = RowMemory.latency(depth)
-    assert latency == (3 if depth > 2048 else 2)
-    addresses = rng.permutation(depth)[:120].tolist()
-    words = [int.from_bytes(rng.bytes(10), "little") & ((1 << width) - 1) for _ in addresses]
-    read: list[int] = []
-
-    async def bench(ctx: Any) -> None:
-        ctx.set(unit.write_enable, 1)
-        for address, word in zip(addresses, words, strict=True):
-            ctx.set(unit.write_address, address)
-            ctx.set(unit.write_data, word)
-            await ctx.tick()
-        ctx.set(unit.write_enable, 0)
-        for address in [*addresses, *[0] * latency]:
-            ctx.set(unit.read_address, address)
-            read.append(ctx.get(unit.read_data))
-            await ctx.tick()
-
-    simulate(unit, bench)
-    assert read[latency:] == words
-
-
-@pytest.mark.parametrize(("width", "depth", "blocks"), [(288, 512, 8), (240, 512, 7), (72, 2048, 8), (18, 8192, 8)])
-def test_a_memory_takes_as_few_blocks_as_it_fits(width: int, depth: int, blocks: int) -> None:
-    def count(fragment: Any) -> int:
-        here = isinstance(fragment, Instance) and fragment.type == "DP16KD"
-        return here + sum(count(part) for part, *_ in fragment.subfragments)
-
-    assert count(Fragment.get(RowMemory(width=width, depth=depth), Ecp5Target())) == blocks
 
 
 def test_the_reader_runs_from_row_to_row_without_a_gap() -> None:
@@ -136,6 +99,6 @@ def test_sizes_that_are_no_power_of_two_are_refused(depth: int) -> None:
     with pytest.raises(ValueError, match=f"depth={depth} must be a power of two .* nearest valid value: {nearest}"):
         CreditQueue(4, depth=depth)
     with pytest.raises(ValueError, match=f"depth={depth} must be a power of two .* nearest valid value: {nearest}"):
-        RowMemory(width=4, depth=depth)
+        RowReader(4, row_words=5, depth=depth)
     with pytest.raises(ValueError, match="credits=0 must be at least 1"):
         Credits(0)

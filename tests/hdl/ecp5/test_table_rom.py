@@ -13,7 +13,7 @@ from amaranth.back import rtlil
 from amaranth.sim import Simulator
 
 from hdl.ecp5.platform import Ecp5Target
-from hdl.softmax.rom import WORDS, TableRom
+from hdl.ecp5.table_rom import WORDS, TableRom
 from hdl.tools import find_tool
 from sim.contract.softmax import EXP2
 
