@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from quant.ablate import ABLATION, run_ablation
 from quant.coco import BOXES_PER_CHUNK, evaluate_masks, read_dataset
-from quant.evaluate import evaluate, golden_segment
+from quant.evaluate import evaluate, golden_segment, with_retina
 from quant.export import quantized_names
 from quant.inspect import inspect_folder, tables
 from quant.models.registry import MODELS, model_spec, shape_only
@@ -245,7 +245,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _evaluate_coco(arguments)
         return
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
-    with _bar(len(pictures) + 1, "picture") as bar:
+    with _bar(len(with_retina(pictures)), "picture") as bar:
         figures = evaluate(
             arguments.folder,
             pictures,

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from quant.calibration_pictures import builtin_calibration
-from quant.evaluate import evaluate
-from quant.pictures import PromptedPicture
+from quant.evaluate import MaskAgreement
+from quant.pictures import PromptedPicture, builtin_evaluation
 from quant.plot import LinePoint, line_plot_svg
 from quant.quantize import quantize_to_folder
 from quant.recipe import DEFAULT, NONE, Recipe
@@ -146,7 +146,7 @@ def run_ablation(
     folder, and its figures, METRIC among them. announce: is told how long the rest will take, after the first cell
     made. Raises UserError for whatever the user can mend.
     """
-    measure = mask_agreement or (lambda folder: evaluate(folder, evaluation, lambda _: None))
+    measure = mask_agreement or MaskAgreement(builtin_evaluation() if evaluation is None else evaluation)
     cells = cells_of(labels, bits, seeds, recon_iters)
     base = {"model": model_name, "pictures": _names(pictures), "evaluation": _names(evaluation)}
     table: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """Masks of the golden integer model against those of the float model, and each operation against float arithmetic."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,49 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+def with_retina(pictures: list[PromptedPicture]) -> list[PromptedPicture]:
+    """The pictures to encode: the retina picture goes in front where it is not among them with its box."""
+    pixels = load_picture(retina_picture())
+    if any(RETINA_BOX in one.boxes and np.array_equal(one.pixels, pixels) for one in pictures):
+        return pictures
+    return [PromptedPicture("retina", pixels, (RETINA_BOX,)), *pictures]
+
+
+def prompt_figures(prompts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over prompts of `evaluate`."""
+
+    def mean_of(key: str) -> float | None:
+        return _mean([prompt[key] for prompt in prompts if key in prompt])
+
+    return {
+        "n_prompts": len(prompts),
+        "mean_iou_to_float": mean_of("iou_to_float"),
+        "min_iou_to_float": min((prompt["iou_to_float"] for prompt in prompts), default=None),
+        "mean_iou_to_fake_quant": mean_of("iou_to_fake_quant"),
+        "mean_iou_to_truth": {kind: mean_of(f"{kind}_iou_to_truth") for kind in ("int4", "float")},
+    }
+
+
+class MaskAgreement:
+    """Mask figures of many folders of one float model on the same pictures; float masks are computed once."""
+
+    def __init__(self, pictures: list[PromptedPicture]) -> None:
+        self._pictures = pictures
+        self._wanted: list[list[Mask]] = []
+
+    def __call__(self, folder: Path) -> dict[str, Any]:
+        """`prompt_figures` of a folder, and its size. Raises UserError when it is damaged."""
+        contents = read_folder(folder)
+        golden = GoldenModel.from_contents(contents)
+        if not self._wanted:
+            reference = FloatReference(contents.manifest)
+            self._wanted = [reference.masks(picture.pixels, picture.boxes) for picture in self._pictures]
+        prompts = []
+        for picture, wanted in zip(self._pictures, self._wanted, strict=True):
+            prompts += _prompts(picture, model_masks(golden, picture), wanted, None)
+        return {**prompt_figures(prompts), "model_bytes": contents.size_bytes}
+
+
 def evaluate(
     folder: Path,
     pictures: list[PromptedPicture] | None,
@@ -78,14 +121,15 @@ def evaluate(
     """Figures of an exported model on `pictures` (None: the built-in ones) and on the retina picture.
 
     Every INT4 mask is the golden integer model's. checkpoint: of the float model, as for `quantize`. fake_quant: also
-    compare each mask with that of fake quantization. Raises UserError when the folder or the checkpoint is at fault.
+    compare each mask with that of fake quantization. `progress` is told the name of every picture of `with_retina`.
+    Raises UserError when the folder or the checkpoint is at fault.
     """
     contents = read_folder(folder)
     golden = GoldenModel.from_contents(contents)
     reference = FloatReference(contents.manifest, checkpoint)
     simulated = fake_quant_model(contents) if fake_quant else None
-    retina = PromptedPicture("retina", load_picture(retina_picture()), (RETINA_BOX,))
     pictures = builtin_evaluation() if pictures is None else pictures
+    retina = load_picture(retina_picture())
     compared: dict[str, dict[str, Any]] = {}
 
     def compare(name: str, executed: Executed) -> None:
@@ -94,32 +138,27 @@ def evaluate(
 
     prompts: list[dict[str, Any]] = []
     retina_figures: dict[str, Any] = {}
-    for picture in [retina, *pictures]:
+    for picture in with_retina(pictures):
+        is_retina = not retina_figures and RETINA_BOX in picture.boxes and np.array_equal(picture.pixels, retina)
         wanted = reference.masks(picture.pixels, picture.boxes)
-        reached = model_masks(golden, picture, compare if picture is retina else None)
-        if picture is retina:
+        reached = model_masks(golden, picture, compare if is_retina else None)
+        if is_retina:
+            at = picture.boxes.index(RETINA_BOX)
             retina_figures = {
                 "box": list(RETINA_BOX),
-                "iou_to_float": intersection_over_union(reached[0], wanted[0]),
-                "pixels": {"int4": int(reached[0].sum()), "float": int(wanted[0].sum())},
+                "iou_to_float": intersection_over_union(reached[at], wanted[at]),
+                "pixels": {"int4": int(reached[at].sum()), "float": int(wanted[at].sum())},
             }
-        else:
+        if any(picture is one for one in pictures):
             faked = model_masks(simulated, picture) if simulated is not None else None
-            prompts += [_prompt(picture, index, reached, wanted, faked) for index in range(len(picture.boxes))]
+            prompts += _prompts(picture, reached, wanted, faked)
         progress(picture.name)
-
-    def mean_of(key: str) -> float | None:
-        return _mean([prompt[key] for prompt in prompts if key in prompt])
 
     return {
         "model": str(contents.manifest["model"]),
         "bits": contents.manifest["bits"],
         "masks_from": "golden integer model",
-        "n_prompts": len(prompts),
-        "mean_iou_to_float": mean_of("iou_to_float"),
-        "min_iou_to_float": min((prompt["iou_to_float"] for prompt in prompts), default=None),
-        "mean_iou_to_fake_quant": mean_of("iou_to_fake_quant"),
-        "mean_iou_to_truth": {kind: mean_of(f"{kind}_iou_to_truth") for kind in ("int4", "float")},
+        **prompt_figures(prompts),
         "retina": retina_figures,
         "model_bytes": contents.size_bytes,
         "per_layer": list(compared.values()),
@@ -127,18 +166,21 @@ def evaluate(
     }
 
 
-def _prompt(
-    picture: PromptedPicture, index: int, reached: list[Mask], wanted: list[Mask], faked: list[Mask] | None
-) -> dict[str, Any]:
-    """Figures of one box."""
-    figures: dict[str, Any] = {
-        "picture": picture.name,
-        "box": list(picture.boxes[index]),
-        "iou_to_float": intersection_over_union(reached[index], wanted[index]),
-    }
-    if faked is not None:
-        figures["iou_to_fake_quant"] = intersection_over_union(reached[index], faked[index])
-    if picture.truth:
-        figures["int4_iou_to_truth"] = intersection_over_union(reached[index], picture.truth[index])
-        figures["float_iou_to_truth"] = intersection_over_union(wanted[index], picture.truth[index])
-    return figures
+def _prompts(
+    picture: PromptedPicture, reached: list[Mask], wanted: list[Mask], faked: list[Mask] | None
+) -> list[dict[str, Any]]:
+    """Figures of every box of a picture."""
+    prompts = []
+    for index, box in enumerate(picture.boxes):
+        figures: dict[str, Any] = {
+            "picture": picture.name,
+            "box": list(box),
+            "iou_to_float": intersection_over_union(reached[index], wanted[index]),
+        }
+        if faked is not None:
+            figures["iou_to_fake_quant"] = intersection_over_union(reached[index], faked[index])
+        if picture.truth:
+            figures["int4_iou_to_truth"] = intersection_over_union(reached[index], picture.truth[index])
+            figures["float_iou_to_truth"] = intersection_over_union(wanted[index], picture.truth[index])
+        prompts.append(figures)
+    return prompts

@@ -12,13 +12,22 @@ from numpy.typing import NDArray
 
 from quant import evaluate as module
 from quant.agreement import FakeQuantParameters
-from quant.evaluate import decoded_masks, evaluate, fake_quant_model, golden_segment, model_masks
+from quant.evaluate import (
+    MaskAgreement,
+    decoded_masks,
+    evaluate,
+    fake_quant_model,
+    golden_segment,
+    model_masks,
+    with_retina,
+)
 from quant.pictures import PromptedPicture
 from quant.reference import FloatReference
+from sim.assets import RETINA_BOX, retina_picture
 from sim.contract.errors import UserError
 from sim.contract.folder import TENSOR_FILE, read_folder
 from sim.golden import GoldenModel
-from sim.picture import intersection_over_union, preprocess
+from sim.picture import intersection_over_union, load_picture, preprocess
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +185,36 @@ def test_the_built_in_pictures_are_the_default_and_no_prompts_have_no_means(
     assert asked == ["built-in"] and figures["n_prompts"] == 0 and figures["prompts"] == []
     means = [figures[key] for key in ("mean_iou_to_float", "min_iou_to_float", "mean_iou_to_fake_quant")]
     assert means == [None] * 3 and figures["mean_iou_to_truth"] == {"int4": None, "float": None}
+
+
+def test_the_retina_is_encoded_once_where_it_is_among_the_pictures(toys_of_module: Any) -> None:
+    retina = PromptedPicture("mine", load_picture(retina_picture()), (RETINA_BOX,))
+    other = toys_of_module.pictures(1)[0]
+    assert [one.name for one in with_retina([other, retina])] == [other.name, "mine"]
+    assert [one.name for one in with_retina([other])] == ["retina", other.name]
+    moved = PromptedPicture("mine", retina.pixels, ((0.0, 0.0, 9.0, 9.0),))
+    assert [one.name for one in with_retina([moved])] == ["retina", "mine"]
+
+
+def test_mask_agreement_has_the_figures_of_evaluate_and_asks_the_float_model_once(
+    evaluated: Evaluated,
+    toy_folder: Path,
+    reference: FloatReference,
+    pictures: list[PromptedPicture],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[object] = []
+
+    def float_reference(manifest: object) -> FloatReference:
+        asked.append(manifest)
+        return reference
+
+    monkeypatch.setattr(module, "FloatReference", float_reference)
+    measure = MaskAgreement(pictures)
+    first = measure(toy_folder)
+    shared = [key for key in first if key != "mean_iou_to_fake_quant"]
+    assert "model_bytes" in shared and all(first[key] == evaluated.figures[key] for key in shared)
+    assert measure(toy_folder) == first and len(asked) == 1
 
 
 def test_a_checkpoint_beside_synthetic_weights_is_refused(
