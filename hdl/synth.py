@@ -63,31 +63,49 @@ class Figures:
         return asdict(self)
 
 
-def synthesize(
-    unit: str,
-    parameters: Mapping[str, str],
-    *,
-    device: str,
-    target_mhz: float,
-    seed: int,
-    folder: Path,
-    pack_only: bool = False,
-) -> Figures:
-    """Synthesize `unit` in `folder` (netlists and logs stay there) and report its figures.
+@dataclass(frozen=True)
+class Netlist:
+    """A unit as cells of the device, in `folder`/unit.json.
 
-    The unit sits in a Harness; yosys runs `synth_ecp5 -abc9`, nextpnr places and routes for speed grade 6, or
-    only packs. Missing the target is not an error here: compare fmax_mhz. Raises UserError for a bad unit,
-    parameter or device, a missing tool, or a tool that fails (the line names its log).
+    macs: multiply-accumulates per cycle or None. harness_ff: flip-flops that stand around the unit.
     """
-    if device not in DEVICES:
-        raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
+
+    unit: str
+    parameters: dict[str, str]
+    macs: int | None
+    harness_ff: int
+    folder: Path
+
+
+def elaborated(unit: str, parameters: Mapping[str, str]) -> tuple[Harness, int | None]:
+    """(the unit in its harness, its multiply-accumulates per cycle). Raises UserError for a bad unit or parameter."""
     component, macs = build_unit(unit, parameters)
-    harness = Harness(component)
+    return Harness(component), macs
+
+
+def map_to_cells(unit: str, parameters: Mapping[str, str], folder: Path) -> Netlist:
+    """Synthesize `unit` in `folder`: it sits in a Harness, and yosys runs `synth_ecp5 -abc9`.
+
+    Raises UserError for a bad unit or parameter, a missing tool, or a tool that fails (the line names its log).
+    """
+    harness, macs = elaborated(unit, parameters)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "unit.il").write_text(harness.rtlil())
     script = f"read_rtlil unit.il\nsynth_ecp5 -abc9 -top top\n{OPEN_CHAIN_ENDS}write_json unit.json\n"
     (folder / "unit.ys").write_text(script)
     _run(YOSYS, ["-v", "2", "unit.ys"], folder, "yosys.log")
+    return Netlist(unit, dict(parameters), macs, harness.flip_flops, folder)
+
+
+def place(netlist: Netlist, *, device: str, target_mhz: float, seed: int, pack_only: bool = False) -> Figures:
+    """Place and route a netlist for speed grade 6, or only pack it, and report its figures.
+
+    Missing the target is not an error here: compare fmax_mhz. Raises UserError for an unknown device, a missing tool,
+    or a tool that fails (the line names its log).
+    """
+    if device not in DEVICES:
+        raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
+    folder = netlist.folder
     arguments = [DEVICES[device], "--package", "CABGA381", "--speed", str(SPEED_GRADE)]
     arguments += ["--freq", str(target_mhz), "--seed", str(seed), "--json", "unit.json"]
     arguments += ["--lpf-allow-unconstrained", "--timing-allow-fail"]
@@ -104,20 +122,37 @@ def synthesize(
         fmax = min((clock["achieved"] for clock in report["fmax"].values()), default=None)
         path = critical_path(report)
     return Figures(
-        unit=unit,
-        parameters=dict(parameters),
+        unit=netlist.unit,
+        parameters=netlist.parameters,
         device=device,
         seed=seed,
         target_mhz=target_mhz,
         fmax_mhz=None if fmax is None else round(fmax, 2),
         **used,
-        harness_ff=harness.flip_flops,
+        harness_ff=netlist.harness_ff,
         available=available,
-        macs=macs,
-        comb_per_mac=None if macs is None else round(used["comb"] / macs, 2),
+        macs=netlist.macs,
+        comb_per_mac=None if netlist.macs is None else round(used["comb"] / netlist.macs, 2),
         critical_path=path,
         tools={tool: tool_version(tool) for tool in (YOSYS, NEXTPNR)},
     )
+
+
+def synthesize(
+    unit: str,
+    parameters: Mapping[str, str],
+    *,
+    device: str,
+    target_mhz: float,
+    seed: int,
+    folder: Path,
+    pack_only: bool = False,
+) -> Figures:
+    """`map_to_cells`, then `place`, in `folder` (netlists and logs stay there); raises what they raise."""
+    if device not in DEVICES:
+        raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
+    netlist = map_to_cells(unit, parameters, folder)
+    return place(netlist, device=device, target_mhz=target_mhz, seed=seed, pack_only=pack_only)
 
 
 def utilization_of_log(log: str) -> tuple[dict[str, int], dict[str, int]]:
