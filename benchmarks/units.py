@@ -18,7 +18,10 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from hdl.array.geometry import ArrayGeometry
+from hdl.matmul import load_cycles, run_cycles
 from hdl.synth import elaborated, map_to_cells, place
+from sim.contract.codebook import affine_codebook
 from sim.contract.errors import UserError
 from sim.record import write_json, write_whole
 
@@ -30,12 +33,16 @@ SEEDS: Final = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Configuration:
-    """A unit with parameters, and the clock that placement aims at. slow: takes hours, made only when asked for."""
+    """A unit with parameters, and the clock that placement aims at.
+
+    slow: takes hours, made only when asked for. pack_only: neither placed nor routed, its cells alone are of interest.
+    """
 
     unit: str
     parameters: tuple[tuple[str, str], ...] = ()
     target_mhz: float = 150.0
     slow: bool = False
+    pack_only: bool = False
 
     @property
     def name(self) -> str:
@@ -66,7 +73,19 @@ CONFIGURATIONS: Final = (
     _of("frame_receiver"),
     _of("frame_transmitter"),
 )
-"""What the page shows, in its order; every unit of `python -m hdl units` is there."""
+"""What the first table shows, in its order; every unit of `python -m hdl units` is there."""
+
+LOADER_ROWS: Final = (1, 8, 16, 32, 64)
+LOADERS: Final = tuple(
+    Configuration(
+        "array", (("rows", "64"), ("columns", "8"), ("loader_rows", str(rows))), target_mhz=120.0, pack_only=True
+    )
+    for rows in LOADER_ROWS
+)
+"""The second table: one array, and loaders that fill more and more rows at once."""
+
+WINDOW_TOKENS: Final = 196
+TILE_TOKENS: Final = 512
 
 
 def fingerprint(configuration: Configuration) -> str:
@@ -97,15 +116,50 @@ def measure(
             entry = {"fingerprint": now, "runs": {}}
         with tempfile.TemporaryDirectory(prefix="nibblesam-units-") as scratch:
             netlist = None
-            for seed in seeds:
+            for seed in seeds[:1] if configuration.pack_only else seeds:
                 if str(seed) not in entry["runs"]:
                     if netlist is None:
                         netlist = map_to_cells(configuration.unit, dict(configuration.parameters), Path(scratch))
-                    figures = place(netlist, device=DEVICE, target_mhz=configuration.target_mhz, seed=seed)
+                    figures = place(
+                        netlist,
+                        device=DEVICE,
+                        target_mhz=configuration.target_mhz,
+                        seed=seed,
+                        pack_only=configuration.pack_only,
+                    )
                     entry["runs"][str(seed)] = figures.as_dict()
                     record[configuration.name] = entry
                     keep(record)
                 progress(f"{configuration.name}, seed {seed}")
+
+
+def utilization(loader_rows: int, tokens: int) -> float:
+    """Share of cycles in which 64 rows work, tables of a uniform codebook loaded anew every `tokens` tokens."""
+    geometry = ArrayGeometry(rows=64, columns=8, loader_rows=loader_rows)
+    return tokens / (run_cycles(tokens) + load_cycles(geometry, affine_codebook()))
+
+
+def _loader_lines(record: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "",
+        "## Loaders",
+        "",
+        "The array of 64 x 8, packed only, with loaders of running adders that fill so many rows at once. Cycles are",
+        "those of a LOAD with the uniform codebook (`load_cycles`); utilization is the share of cycles that multiply when",
+        f"tables are loaded for every {WINDOW_TOKENS} tokens (a window) or {TILE_TOKENS} tokens (a linear tile).",
+        "",
+        "| rows at once | COMB | per MAC | load cycles | window | linear tile |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rows, configuration in zip(LOADER_ROWS, LOADERS, strict=True):
+        if configuration.name in record:
+            run = next(iter(record[configuration.name]["runs"].values()))
+            cycles = load_cycles(ArrayGeometry(rows=64, columns=8, loader_rows=rows), affine_codebook())
+            window, tile = utilization(rows, WINDOW_TOKENS), utilization(rows, TILE_TOKENS)
+            lines.append(
+                f"| {rows} | {run['comb']:,} | {run['comb_per_mac']:.1f} | {cycles:,} | {window:.1%} | {tile:.1%} |"
+            )
+    return lines
 
 
 def page(record: Mapping[str, Any]) -> str:
@@ -121,7 +175,7 @@ def page(record: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     known = [one.name for one in CONFIGURATIONS]
-    for name in sorted(record, key=lambda one: known.index(one) if one in known else len(known)):
+    for name in sorted((one for one in record if one in known), key=known.index):
         runs = list(record[name]["runs"].values())
         first = runs[0]
         clocks = [run["fmax_mhz"] for run in runs]
@@ -134,7 +188,7 @@ def page(record: Mapping[str, Any]) -> str:
     tools = sorted(
         {version for entry in record.values() for run in entry["runs"].values() for version in run["tools"].values()}
     )
-    return "\n".join([*lines, "", "Tools: " + "; ".join(tools) + ".", ""])
+    return "\n".join([*lines, *_loader_lines(record), "", "Tools: " + "; ".join(tools) + ".", ""])
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -167,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         chosen = [
             one
-            for one in CONFIGURATIONS
+            for one in (*CONFIGURATIONS, *LOADERS)
             if (arguments.slow or not one.slow) and (not arguments.only or one.unit in arguments.only)
         ]
         missing = [name for name in arguments.only if name not in {one.unit for one in CONFIGURATIONS}]
@@ -183,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
             write_json(arguments.json, found)
             write_whole(arguments.page, page(found).encode())
 
-        with tqdm(total=len(chosen) * len(seeds), unit="run", file=sys.stderr) as bar:
+        with tqdm(total=sum(1 if one.pack_only else len(seeds) for one in chosen), unit="run", file=sys.stderr) as bar:
 
             def progress(name: str) -> None:
                 bar.set_postfix_str(name, refresh=False)

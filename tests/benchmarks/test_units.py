@@ -6,10 +6,22 @@ from typing import Any
 import pytest
 
 from benchmarks import units as bench
-from benchmarks.units import CONFIGURATIONS, PAGE, RECORD, Configuration, fingerprint, main, measure, page, read_record
+from benchmarks.units import (
+    CONFIGURATIONS,
+    LOADERS,
+    PAGE,
+    RECORD,
+    Configuration,
+    fingerprint,
+    main,
+    measure,
+    page,
+    read_record,
+    utilization,
+)
 from hdl.units import UNITS
 
-SMALL = Configuration("adder_tree", (("inputs", "2"),))
+SMALL = Configuration("adder_tree")
 
 
 def test_every_unit_is_measured_and_every_configuration_is_possible() -> None:
@@ -43,7 +55,7 @@ class Tools:
     def as_dict(self) -> dict[str, Any]:
         cells = {"comb": 10, "ff": 30, "harness_ff": 9, "ramw": 0, "bram": 1, "dsp": 2}
         clock = 100.0 + 10 * self.placed[-1]
-        return {**cells, "comb_per_mac": None, "target_mhz": 150.0, "fmax_mhz": clock, "tools": {"yosys": "Yosys 1"}}
+        return {**cells, "comb_per_mac": 0.02, "target_mhz": 150.0, "fmax_mhz": clock, "tools": {"yosys": "Yosys 1"}}
 
 
 def test_only_what_is_missing_or_changed_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +70,7 @@ def test_only_what_is_missing_or_changed_is_measured(monkeypatch: pytest.MonkeyP
     measure(record, [SMALL], [2], lambda _: None, seen.append)
     assert list(record[SMALL.name]["runs"]) == ["2"]
     line = next(line for line in page(record).splitlines() if line.startswith("| `adder_tree"))
-    assert line == "| `adder_tree inputs=2` | 10 |  | 21 | 0 | 1 | 2 | 150 | 120 | 120 | 2 |"
+    assert line == "| `adder_tree` | 10 | 0.0 | 21 | 0 | 1 | 2 | 150 | 120 | 120 | 2 |"
 
 
 def test_median_and_worst_are_of_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,9 +80,19 @@ def test_median_and_worst_are_of_all_seeds(monkeypatch: pytest.MonkeyPatch) -> N
     assert "| 150 | 120 | 110 | 5, 1, 2 |" in page(record)
 
 
+def test_loaders_are_packed_once_and_shown_with_their_cycles(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = Tools(monkeypatch)
+    record: dict[str, Any] = {}
+    measure(record, [LOADERS[2]], [1, 2, 3], lambda _: None, lambda _: None)
+    assert tools.placed == [1]
+    # 4 groups of 17 steps, 3 cycles of start and end, one for the RUN command.
+    assert utilization(16, 196) == 196 / (196 + 1 + 4 * 17 + 3)
+    assert "| 16 | 10 | 0.0 | 71 | 73.1% | 87.7% |" in page(record)
+
+
 def test_a_fingerprint_is_of_the_circuit_and_the_clock() -> None:
     other = Configuration("adder_tree", (("inputs", "4"),))
-    assert fingerprint(SMALL) == fingerprint(Configuration("adder_tree", (("inputs", "2"),)))
+    assert fingerprint(SMALL) == fingerprint(Configuration("adder_tree", (("inputs", "64"),)))
     assert len({fingerprint(one) for one in (SMALL, other, Configuration("adder_tree", SMALL.parameters, 100.0))}) == 3
 
 
