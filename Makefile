@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test setup lint clean help
+.PHONY: demo test formal setup lint clean help
 
 help:
 	@echo "make demo    quantize, segment, check the RTL, build a bitstream; result in out/demo/"
 	@echo "make test    lint, types and all tests"
+	@echo "make formal  prove what docs/formal.md claims of the RTL (no simulation)"
 	@echo "make setup   only the virtual environment .venv"
 	@echo "make clean   remove build/ and out/"
 
@@ -29,6 +30,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses 2 tests sim
+
+formal: $(READY)
+	$(BIN)/python -m formal run
 
 lint: $(READY)
 	$(BIN)/ruff check .

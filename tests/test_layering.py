@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOREIGN = {
     "quant": {"amaranth", "cocotb", "hdl", "boards"},
     "hdl": {"torch", "segment_anything", "cocotb", "quant", "boards"},
+    "formal": {"torch", "segment_anything", "cocotb", "quant", "boards"},
     "boards": {"torch", "segment_anything", "cocotb", "quant"},
     "demo": {"torch", "amaranth", "cocotb"},
     "sim": {"torch", "segment_anything", "quant", "boards"},

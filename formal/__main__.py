@@ -1,0 +1,109 @@
+"""Command line of the proofs: list them, run them."""
+
+import argparse
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from formal.catalogue import all_proofs, chosen_proofs
+from formal.sby import Outcome, prove
+from sim.contract.errors import UserError
+from sim.record import write_json
+
+EPILOG = """examples:
+  python -m formal list                          every proof: mode, depth, what it says and assumes
+  python -m formal run                           all of them, in a few minutes
+  python -m formal run sequencer output_fifo_5   these two
+  python -m formal run --json out/formal.json    figures for machines too
+
+A proof is done twice over: its assertions are proved (k-induction: for runs of any length; bounded: for as many cycles
+as the depth says), then each situation that it names is reached, so that no assumption rules out what matters.
+When one fails, the last line names it, the line of the assertion, and the waveform (VCD) of the shortest run that
+breaks it; of a failed induction the waveform may start in a state that cannot be reached: then the statement must say
+more about the inner registers. docs/formal.md says what each proof is worth.
+"""
+
+DEFAULT_FOLDER = Path("build/formal")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser."""
+    top = argparse.ArgumentParser(
+        prog="python -m formal",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name every proof, with what it says and assumes")
+    run = commands.add_parser(
+        "run",
+        help="prove all, or those named",
+        description="Prove all statements, or those named, one after another: a line each, a table at the end.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("names", nargs="*", metavar="NAME", help="a name from `python -m formal list` (default: all)")
+    run.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    run.add_argument(
+        "--folder",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        metavar="DIR",
+        help=f"circuits, logs and waveforms (default: {DEFAULT_FOLDER})",
+    )
+    return top
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Results for people."""
+    width = max(len(outcome.name) for outcome in outcomes)
+    lines = [f"{'proof':<{width}}  {'mode':<11}  depth  assertions  reached  seconds  result"]
+    for outcome in outcomes:
+        reached = outcome.covers if outcome.passed else "-"
+        lines.append(
+            f"{outcome.name:<{width}}  {outcome.mode:<11}  {outcome.depth:>5}  {outcome.assertions:>10}  {reached:>7}  "
+            f"{outcome.seconds:>7.1f}  {'proved' if outcome.passed else 'FAILED'}"
+        )
+    return "\n".join(lines)
+
+
+def _list() -> None:
+    for proof in all_proofs().values():
+        print(f"{proof.name}: {proof.mode}, depth {proof.depth}\n    {proof.says}\n    Assumes: {proof.assumes}")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    proofs = chosen_proofs(arguments.names)
+    outcomes: list[Outcome] = []
+    for number, proof in enumerate(proofs, 1):
+        print(f"[{number}/{len(proofs)}] {proof.name} ...", file=sys.stderr, flush=True)
+        folder = arguments.folder / proof.name
+        shutil.rmtree(folder, ignore_errors=True)
+        outcomes.append(prove(proof, folder))
+    print(table(outcomes))
+    if arguments.json:
+        write_json(arguments.json, {"proofs": [asdict(outcome) for outcome in outcomes]})
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    if failed:
+        first, more = failed[0], f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        raise UserError(f"proof {first.name} failed{more}: {first.reason}; look at {first.trace}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        if arguments.command == "list":
+            _list()
+        else:
+            _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
