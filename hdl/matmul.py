@@ -27,7 +27,7 @@ OUTPUT_DEPTH = 32
 def load_cycles(geometry: ArrayGeometry, levels: ArrayLike) -> int:
     """Cycles from the transfer of a LOAD command to the next command's, operands never late.
 
-    row_groups * sweep_steps(levels) + 3: 71 for the uniform codebook, 64 rows and loader_rows = 16.
+    row_groups * sweep_steps(levels) + 3: 37 for the uniform codebook, 64 rows and loader_rows = 32.
     """
     return geometry.row_groups * sweep_steps(levels) + 3
 

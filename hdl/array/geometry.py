@@ -90,6 +90,6 @@ class ArrayGeometry:
 PRESETS: Final = {
     "tiny": ArrayGeometry(rows=16, columns=4, loader_rows=8, token_depth=64, codebooks=4, column_group=2),
     "small": ArrayGeometry(rows=32, columns=8, loader_rows=16),
-    "full": ArrayGeometry(rows=64, columns=32, loader_rows=16),
+    "full": ArrayGeometry(rows=64, columns=32, loader_rows=32),
 }
 """Named geometries: `tiny` for simulation, `small` for a quick bitstream, `full` for the largest ECP5."""
