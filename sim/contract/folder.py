@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -90,8 +91,8 @@ def write_folder(
     `tensors` are stored under the given keys: `float.NAME` (float32 or float16), or the pair `int8.NAME` and
     `int8.NAME.scale` of `quantize_weight_only`. `manifest` gives `model`, `bits`, `source`, `created` and
     `architecture`; format, schema, contract, operations, what is packed and the hash of the tensors are added here.
-    An existing folder is replaced only if it is a model folder. Raises UserError when it is not, or when the
-    place cannot be written.
+    An existing folder is replaced only if it is a model folder; whoever is killed while the two change places leaves
+    the old one as `PATH.old`. Raises UserError when the place is taken by something else, or cannot be written.
     """
     if path.exists() and not (path.is_dir() and ((path / MANIFEST_FILE).exists() or not any(path.iterdir()))):
         raise UserError(f"{path} exists and is not a model folder; name another folder or move it away")
@@ -118,9 +119,13 @@ def write_folder(
             fresh.mkdir()
             (fresh / TENSOR_FILE).write_bytes(blob)
             (fresh / MANIFEST_FILE).write_text(_manifest_text(document))
+            # A folder cannot be exchanged in one step: the old model stays beside the place until the new one is in it.
+            old = _previous(path)
             if path.exists():
-                os.replace(path, Path(scratch) / "old")
+                shutil.rmtree(old, ignore_errors=True)
+                os.replace(path, old)
             os.replace(fresh, path)
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UserError(f"cannot write the model folder {path}: {error.strerror}; choose a writable place") from error
 
@@ -184,12 +189,18 @@ def _read_other_tensors(tensors: dict[str, NDArray[Any]], path: Path) -> dict[st
     return result
 
 
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.name}.old")
+
+
 def read_folder(path: Path) -> ModelFolder:
     """Read and check a model folder.
 
     Raises UserError when a file is missing, truncated or altered, the schema or the contract is another one,
     or any shape, range or scale is off.
     """
+    if not path.exists() and _previous(path).is_dir():
+        raise UserError(f"{path} was being replaced when its writer ended; rename {_previous(path)} to {path}")
     if not path.is_dir():
         raise UserError(f"{path} is not a folder; name the folder that `python -m quant quantize` wrote")
     manifest = _read_manifest(path / MANIFEST_FILE)

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -132,6 +133,26 @@ def test_weight_only_storage_is_within_half_a_step() -> None:
         stored, scale = quantize_weight_only(tensor, axis)
         assert scale.shape == tuple(n if i == axis else 1 for i, n in enumerate(tensor.shape))
         assert (np.abs(stored * scale - tensor) <= 0.5001 * scale).all()
+
+
+def test_a_writer_that_dies_between_old_and_new_loses_neither(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_folder(folder).manifest
+    rename = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if target == folder:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(folder, {}, {}, MANIFEST)
+    with pytest.raises(UserError, match=r"was being replaced when its writer ended; rename .*\.old to "):
+        read_folder(folder)
+    assert read_folder(folder.with_name(f"{folder.name}.old")).manifest == before
+    monkeypatch.undo()
+    write_folder(folder, {}, {}, MANIFEST)
+    assert read_folder(folder).operations == {} and not folder.with_name(f"{folder.name}.old").exists()
 
 
 def test_a_folder_is_replaced_only_if_it_is_a_model(folder: Path) -> None:
