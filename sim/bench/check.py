@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from hdl.array.geometry import PRESETS, ArrayGeometry
 from sim.assets import retina_picture
+from sim.bench.activity_bench import compile_traced_matmul, trace_of_log
 from sim.bench.difference import compare
 from sim.bench.matmul_bench import CompiledMatmul, LayerRun, compile_matmul, run_layers
 from sim.bench.player import BackPressure
@@ -26,6 +28,7 @@ from sim.golden import GoldenModel
 from sim.golden.tap import LayerTap, layer_codes
 from sim.picture import load_picture
 from sim.record import write_json
+from sim.trace import Trace, shares, write_trace
 
 DEFAULT_TOKENS: Final = 196
 """One 14 x 14 window of the default layer."""
@@ -80,6 +83,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="seed of the back-pressure (default: 0)")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the figures as JSON")
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        type=Path,
+        help="where to write what the units did in each cycle, for ui.perfetto.dev; compiles an array of its own",
+    )
     return parser
 
 
@@ -146,11 +155,13 @@ def run(arguments: argparse.Namespace) -> int:
                 tap = layer_codes(golden, picture, name)
                 codes, expected = choose_tokens(tap, arguments.tokens)
             with step(bar, f"Verilog and Verilator model of {geometry.rows} x {geometry.columns}"):
-                compiled = compile_matmul(geometry)
+                compiled = (compile_matmul if arguments.trace is None else compile_traced_matmul)(geometry)
             with step(bar, f"{len(codes)} tokens through the array"):
                 layer = golden.parameters.operation(name, QuantizedLayer).array_form
                 simulating = time.monotonic()
-                (layer_run,) = run_layers(compiled, [(codes, layer)], back_pressure, seed=arguments.seed)
+                layer_run, trace = run_layer(
+                    compiled, codes, layer, back_pressure, seed=arguments.seed, traced=arguments.trace is not None
+                )
                 simulate_seconds = time.monotonic() - simulating
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -175,13 +186,37 @@ def run(arguments: argparse.Namespace) -> int:
             "simulate_seconds": simulate_seconds,
         }
         write_json(arguments.json, figures)
+    if trace is not None:
+        write_trace(arguments.trace, trace)
     print(f"{name} on {geometry.rows} x {geometry.columns}: {difference}")
     relation = "at least " if stalled else ""
     print(
         f"{layer_run.cycles} cycles, predicted {relation}{layer_run.predicted_cycles}; "
         f"{layer_run.utilisation(geometry):.1%} of the multipliers' time used"
     )
+    if trace is not None:
+        print(shares(trace))
     return 0 if difference.differing_bits == 0 and cycles_hold else 1
+
+
+def run_layer(
+    compiled: CompiledMatmul,
+    codes: NDArray[np.uint8],
+    layer: QuantizedLinear,
+    back_pressure: BackPressure,
+    *,
+    seed: int,
+    traced: bool,
+) -> tuple[LayerRun, Trace | None]:
+    """The layer on the array, and with `traced` what a model of `compile_traced_matmul` printed meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="nibblesam-trace-") as scratch:
+        log = Path(scratch) / "simulation.log" if traced else None
+        (run,) = run_layers(compiled, [(codes, layer)], back_pressure, seed=seed, log=log)
+        if log is None:
+            return run, None
+        with log.open(errors="replace") as lines:
+            title = f"{layer.name} on {compiled.geometry.rows} x {compiled.geometry.columns}"
+            return run, trace_of_log(lines, title=title)
 
 
 def figures_of(

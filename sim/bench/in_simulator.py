@@ -1,5 +1,6 @@
 """The simulator's side of `player.py`: cocotb loads this module into the simulator's process."""
 
+import ctypes
 import json
 import os
 import random
@@ -30,6 +31,8 @@ async def play(dut: Any) -> None:
     dut.rst.value = 0
     for number in range(len(request["episodes"])):
         await _play_episode(dut, folder, number, request, generator)
+    # What the model printed goes to the log before cocotb's next line does, not into the middle of it.
+    ctypes.CDLL(None).fflush(None)
 
 
 async def _play_episode(dut: Any, folder: Path, number: int, request: dict[str, Any], generator: random.Random) -> None:

@@ -110,14 +110,15 @@ def run_layers(
     *,
     seed: int = 0,
     flips: Sequence[Flip] = (),
+    log: Path | None = None,
 ) -> list[LayerRun]:
     """Run layers one after another in one simulation.
 
-    seed: of the back-pressure. flips: faults within the first phase of the first layer. Raises BenchError when
-    the simulation fails or the array breaks a rule of its streams.
+    seed: of the back-pressure. flips: faults within the first phase of the first layer. log: a file that keeps what
+    the simulation printed. Raises BenchError when the simulation fails or the array breaks a rule of its streams.
     """
     plans = [schedule(codes, layer, compiled.geometry) for codes, layer in cases]
-    runs = run_commands(compiled, plans, back_pressure, seed=seed, flips=flips)
+    runs = run_commands(compiled, plans, back_pressure, seed=seed, flips=flips, log=log)
     return [
         LayerRun(
             wide=assemble(phases, run.transfers, (len(codes), layer.out_features)),
@@ -135,6 +136,7 @@ def run_commands(
     *,
     seed: int = 0,
     flips: Sequence[Flip] = (),
+    log: Path | None = None,
 ) -> list[CommandRun]:
     """Run lists of phases one after another in one simulation; arguments and errors as in `run_layers`."""
     episodes: list[Episode] = []
@@ -142,7 +144,7 @@ def run_commands(
         for phase in phases:
             episodes.append(codebook_episode(compiled.array, phase))
             episodes.append(command_episode(compiled.array, phase, flips if len(episodes) == 1 else ()))
-    results = iter(play(compiled.model, episodes, idle="o_idle", back_pressure=back_pressure, seed=seed))
+    results = iter(play(compiled.model, episodes, idle="o_idle", back_pressure=back_pressure, seed=seed, log=log))
     return [_command_run(compiled, phases, results) for phases in plans]
 
 

@@ -5,6 +5,7 @@ them, so the same few lines serve every component whose ports are streams.
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.bench.recording import FOLDER_VARIABLE, REQUEST_FILE, result_file, sent_file
-from sim.bench.verilator import VerilatedModel, run_cocotb
+from sim.bench.verilator import SIMULATION_LOG, VerilatedModel, run_cocotb
 
 SIMULATOR_MODULE: Final = "sim.bench.in_simulator"
 
@@ -87,11 +88,13 @@ def play(
     seed: int = 0,
     stuck_after: int = 20_000,
     limit_s: float = 1800.0,
+    log: Path | None = None,
 ) -> list[EpisodeResult]:
     """Play episodes in order on a freshly reset component.
 
     idle: output port that is 1 when the component has nothing left to do; None ends an episode with its last
     transfer. seed: of the back-pressure. stuck_after: cycles without any transfer that count as a dead-lock.
+    log: a file that keeps what the simulation printed; None drops it.
     Raises BenchError when the component breaks a stream rule, dead-locks, or the simulator fails.
     """
     with tempfile.TemporaryDirectory(prefix="nibblesam-bench-") as scratch:
@@ -112,6 +115,8 @@ def play(
             for port, payloads in episode.sources.items():
                 np.save(sent_file(folder, number, port), payloads)
         run_cocotb(model, SIMULATOR_MODULE, folder, {FOLDER_VARIABLE: str(folder)}, seed=seed, limit_s=limit_s)
+        if log is not None:
+            shutil.copyfile(folder / SIMULATION_LOG, log)
         return [_read_result(folder, number, episode) for number, episode in enumerate(episodes)]
 
 

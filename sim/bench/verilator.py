@@ -45,6 +45,9 @@ BUILD_ARGUMENTS: Final = (
 """Only the ports stay visible: cocotb asks for every signal, which makes large models several times larger."""
 
 COMPILE_LIMIT_S: Final = 3600.0
+SIMULATION_LOG: Final = "simulate.log"
+"""What a simulation printed, in the working folder of its run."""
+
 LOG_LINES: Final = 40
 """Lines of a log that a failure shows."""
 
@@ -189,7 +192,7 @@ def run_cocotb(
     simulator's environment. Raises BenchError, with the end of the log, when a test fails, when the simulator
     ends before the first test, or when `limit_s` seconds have passed.
     """
-    log, results = folder / "simulate.log", folder / "results.xml"
+    log, results = folder / SIMULATION_LOG, folder / "results.xml"
     arguments = {
         "test_module": module,
         "hdl_toplevel": model.top,
