@@ -102,8 +102,10 @@ def play(
 
     async def note_commands(ctx: Any) -> None:
         cycle = 0
-        async for _, _, valid, ready in ctx.tick().sample(dut.i_command.valid, dut.i_command.ready):
+        watched = (dut.i_command.valid, dut.i_command.ready, dut.o.valid, dut.o_idle)
+        async for _, _, valid, ready, waiting, idle in ctx.tick().sample(*watched):
             cycle += 1
+            assert not (waiting and idle), "idle was announced while a result waits"
             if valid and ready:
                 transfers.append(cycle)
 

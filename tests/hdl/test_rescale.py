@@ -89,7 +89,8 @@ def test_rounding_and_saturation_at_every_kind_of_edge() -> None:
     edges = [2 * half * floor + rest for floor in floors for rest in (0, 1, half - 1, half, half + 1, 2 * half - 1)]
     limits = [(1 << 33) - 1, -(1 << 33), (1 << 33) - half, 0, 0, 0]  # what a bias alone reaches
     random = np.random.default_rng(9).integers(-(1 << 32), 1 << 32, 64).tolist()
-    values = np.array([*edges, *limits, *random])
+    # Twice, an odd number of places apart, so that every column has every kind.
+    values = np.array([*edges, 0, *edges, *limits, *random])
     values = values[: len(values) // 4 * 4].reshape(-1, 4)
     assert np.array_equal(single_tokens(values), finish(values))
 
@@ -98,8 +99,9 @@ def test_rounding_and_saturation_at_every_kind_of_edge() -> None:
 def test_tiles_accumulate_with_their_own_scales(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tokens, tiles = REVISIT_DISTANCE + seed, 5
-    scale = rng.integers(0, 1 << 16, (tiles, GEOMETRY.columns))
-    bias = rng.integers(-(1 << 26), 1 << 26, (1, GEOMETRY.columns))
+    # Results fill the 16 bits but for the last seed, whose scales are of any size: what saturates hides faults.
+    scale = rng.integers(0, 1 << (16 if seed == 2 else 11), (tiles, GEOMETRY.columns))
+    bias = rng.integers(-(1 << 21), 1 << 21, (1, GEOMETRY.columns))
     sums = rng.integers(-7680, 7681, (tiles, tokens, GEOMETRY.columns))
     flow: list[NDArray[np.int64]] = []
     control: list[dict[str, int]] = []
@@ -113,12 +115,14 @@ def test_tiles_accumulate_with_their_own_scales(seed: int) -> None:
             control.append({"valid": 1, "first": int(tile == 0), "last": int(tile == tiles - 1), "token": token})
             flow.append(sums[tile, token])
         accumulators, wide = GroupRescale.model(accumulators, sums[tile], scale[tile], bias[0])
+    if seed < 2:
+        assert np.abs(wide.astype(int)).max() < 32767
     assert np.array_equal(np.array(drive(np.array(flow), control, scale, bias)), wide)
 
 
 def test_the_same_token_may_come_back_after_the_revisit_distance() -> None:
     turns = 6
-    sums = np.random.default_rng(2).integers(-7680, 7681, (turns, GEOMETRY.columns))
+    sums = np.random.default_rng(2).integers(-80, 81, (turns, GEOMETRY.columns))
     flow = np.zeros((1 + turns * REVISIT_DISTANCE, GEOMETRY.columns), np.int64)
     control: list[dict[str, int]] = [{} for _ in range(len(flow))]
     control[0] = {"take_scale": 1, "take_bias": 1}
@@ -132,4 +136,5 @@ def test_the_same_token_may_come_back_after_the_revisit_distance() -> None:
     for turn in range(turns):
         accumulators, wide = GroupRescale.model(accumulators, sums[turn : turn + 1], scale[0], bias[0])
         expected.append(wide[0])
+    assert np.abs(np.array(expected, int)).max() < 32767
     assert np.array_equal(np.array(drive(flow, control, scale, bias)), np.array(expected))

@@ -82,6 +82,58 @@ def test_tables_after_loads_of_any_codebook(gap: float) -> None:
         assert sum(busy) > sum(formula)
 
 
+def test_a_load_may_follow_in_the_cycle_after_a_sweep() -> None:
+    """Both loads write all their products, though those of the first are still under way when the second starts."""
+    geometry = GEOMETRY
+    dut = TableLoader(geometry)
+    rng = np.random.default_rng(3)
+    tiles = [rng.integers(-8, 8, (geometry.rows, geometry.columns)) for _ in range(2)]
+    writes_of_a_load = geometry.row_groups * 16
+    tables = np.full((2, geometry.rows, geometry.columns, 16), 99)
+    counts = [0] * geometry.column_groups
+
+    async def watch(ctx: Any) -> None:
+        async for _, _, writes in ctx.tick().sample(dut.writes):
+            for group, write in enumerate(writes):
+                if write.enable:
+                    first = (write.enable.bit_length() - 1) * geometry.loader_rows
+                    start = group * geometry.column_group
+                    place = np.s_[first : first + geometry.loader_rows, start : start + geometry.column_group]
+                    tables[counts[group] // writes_of_a_load][*place, write.code] = [
+                        list(row) for row in write.products
+                    ]
+                    counts[group] += 1
+
+    async def feed(ctx: Any) -> None:
+        transfers = [
+            tile[row : row + geometry.loader_rows].tolist()
+            for tile in tiles
+            for row in range(0, geometry.rows, geometry.loader_rows)
+        ]
+        await send(ctx, dut.i_weights, transfers, rng=rng)
+
+    async def bench(ctx: Any) -> None:
+        words = [
+            {"address": index * STEPS_PER_CODEBOOK + number, "step": step}
+            for index in (0, 1)
+            for number, step in enumerate(sweep_program(CODEBOOKS[index]))
+        ]
+        await send(ctx, dut.i_codebook, words, rng=rng)
+        await send(ctx, dut.i, [0, 1], rng=rng)
+        await ctx.tick().repeat(geometry.row_groups * sweep_steps(CODEBOOKS[1]) + 6 + geometry.column_groups)
+        assert not ctx.get(dut.o_busy)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(feed, background=True)
+    simulator.add_process(watch)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert counts == [2 * writes_of_a_load] * geometry.column_groups
+    for number, tile in enumerate(tiles):
+        assert np.array_equal(tables[number], tile[:, :, None] * np.asarray(CODEBOOKS[number], np.int64))
+
+
 def test_an_unwritten_codebook_still_takes_one_transfer_per_row_group() -> None:
     dut = TableLoader(GEOMETRY)
     taken: list[int] = []

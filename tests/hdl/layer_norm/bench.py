@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.layer_norm.operands import command_of, parameters_of, transfers_of
 from sim.contract.layer_norm import LayerNorm
-from tests.hdl.streams import receive, send
+from tests.hdl.streams import PATIENCE, receive, send
 
 
 @dataclass
@@ -100,8 +100,11 @@ def play(
     async def collect(ctx: Any) -> None:
         rng = np.random.default_rng([seed, 3])
         for number, job in enumerate(jobs):
+            waited = 0
             while len(commands) <= number:
                 await ctx.tick()
+                waited += 1
+                assert waited < PATIENCE, f"no transfer in {PATIENCE} cycles: command {number} is not taken"
             count = len(job.tokens) * geometry.groups(job.tokens.shape[1])
             taken.extend(list(row) for row in await receive(ctx, dut.o, count, rng=rng, stall=stall, hold=hold))
         await ctx.tick().repeat(2)

@@ -70,7 +70,7 @@ def codes_of(played: Played, channels: int) -> NDArray[np.int64]:
         (4, 130, 4, [UNIFORM, HYBRID, np.sort(HYBRID)[::1] // 2 + np.arange(16) - 8], 1),
         (8, 150, 1, [BYTES], None),
         (1, 70, 4, [HYBRID], 2),
-        (2, 320, 5, [UNIFORM - tile for tile in range(5)], 3),
+        (2, 320, 5, [UNIFORM * (16 - 2 * tile) for tile in range(5)], 3),
         (16, 16, 1, [UNIFORM], None),
     ],
     ids=["three sixteens", "bytes", "one lane", "five tables", "one beat"],
