@@ -9,20 +9,10 @@ from numpy.typing import NDArray
 
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.layer_norm.operands import command_of, parameters_of, transfers_of
-from sim.bench.packing import pack, payload_bytes, unpack
-from sim.bench.player import BackPressure, Episode, Flip, play
-from sim.bench.verilator import VerilatedModel, compile_model, verilog_of
+from sim.bench.packing import unpack
+from sim.bench.player import BackPressure, Flip
+from sim.bench.unit import CompiledUnit, Job, columns, run_jobs
 from sim.contract.layer_norm import LayerNorm
-
-TOP = "layer_norm"
-
-
-@dataclass(frozen=True)
-class CompiledLayerNorm:
-    """A unit, asked for its ports, formulas and model only, and its compiled simulation."""
-
-    unit: LayerNormUnit
-    model: VerilatedModel
 
 
 @dataclass(frozen=True)
@@ -43,13 +33,8 @@ class NormRun:
     cycles: int
 
 
-def compile_layer_norm(unit: LayerNormUnit, *, visible: Sequence[tuple[str, str]] = ()) -> CompiledLayerNorm:
-    """Compile a unit, or take it from the cache; visible: signals that a `Flip` may change."""
-    return CompiledLayerNorm(unit, compile_model(verilog_of(unit, TOP), TOP, visible=visible))
-
-
 def run_layers(
-    compiled: CompiledLayerNorm,
+    compiled: CompiledUnit[LayerNormUnit],
     cases: Sequence[NormCase],
     back_pressure: BackPressure,
     *,
@@ -61,24 +46,20 @@ def run_layers(
     Raises BenchError when the simulation fails or the unit breaks a rule of its streams.
     """
     unit, geometry = compiled.unit, compiled.unit.geometry
-    layout = unit.o.payload.shape()
-    episodes = []
-    for number, case in enumerate(cases):
+    jobs = []
+    for case in cases:
         tokens, channels = case.tokens.shape
-        payloads: dict[str, Any] = {
-            "i_parameters": _columns(parameters_of(geometry, case.layer, case.permutation)),
-            "i_command": _columns([command_of(geometry, case.layer, tokens)]),
+        inputs: dict[str, Any] = {
+            "i_command": columns([command_of(geometry, case.layer, tokens)]),
             "i": transfers_of(geometry, case.tokens),
         }
-        packed = {port: pack(getattr(unit, port).payload.shape(), values) for port, values in payloads.items()}
-        results = {"o": (tokens * geometry.groups(channels), payload_bytes(layout))}
-        episodes.append(Episode({"i_parameters": packed.pop("i_parameters")}))
-        episodes.append(Episode(packed, results, flips if number == 0 else ()))
-    played = play(compiled.model, episodes, idle="o_idle", back_pressure=back_pressure, seed=seed)
+        parameters = {"i_parameters": columns(parameters_of(geometry, case.layer, case.permutation))}
+        jobs.append(Job(parameters, inputs, tokens * geometry.groups(channels)))
+    results = run_jobs(compiled, jobs, back_pressure, idle="o_idle", seed=seed, flips=flips)
     runs = []
-    for case, result in zip(cases, played[1::2], strict=True):
+    for case, result in zip(cases, results, strict=True):
         tokens, channels = case.tokens.shape
-        wide = unpack(layout, result.payloads["o"]).reshape(tokens, -1)
+        wide = unpack(unit.o.payload.shape(), result.payloads["o"]).reshape(tokens, -1)
         assert not wide[:, channels:].any(), "a lane without a channel is not 0"
         entered, left = result.transfer_cycles["i"], result.transfer_cycles["o"]
         runs.append(
@@ -89,7 +70,3 @@ def run_layers(
             )
         )
     return runs
-
-
-def _columns(payloads: Sequence[dict[str, int]]) -> dict[str, NDArray[np.int64]]:
-    return {name: np.array([payload[name] for payload in payloads], np.int64) for name in payloads[0]}

@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 
 from hdl.softmax.search import threshold_words
 from hdl.softmax.softmax import Softmax
-from sim.bench.packing import pack, payload_bytes, unpack
-from sim.bench.player import BackPressure, Episode, Flip, play
-from sim.bench.verilator import VerilatedModel, compile_model, verilog_of
-
-TOP = "softmax"
-
-
-@dataclass(frozen=True)
-class CompiledSoftmax:
-    """A unit, asked for its ports and formulas only, and its compiled simulation."""
-
-    unit: Softmax
-    model: VerilatedModel
+from sim.bench.packing import unpack
+from sim.bench.player import BackPressure, Flip
+from sim.bench.unit import CompiledUnit, Job, run_jobs
 
 
 @dataclass(frozen=True)
@@ -34,13 +24,8 @@ class SoftmaxRun:
     left: NDArray[np.int64]
 
 
-def compile_softmax(unit: Softmax, *, visible: Sequence[tuple[str, str]] = ()) -> CompiledSoftmax:
-    """Compile a unit with a bias stream, or take it from the cache; visible: signals that a `Flip` may change."""
-    return CompiledSoftmax(unit, compile_model(verilog_of(unit, TOP), TOP, visible=visible))
-
-
 def run_rows(
-    compiled: CompiledSoftmax,
+    compiled: CompiledUnit[Softmax],
     rows: Sequence[tuple[NDArray[np.integer], NDArray[np.integer]]],
     thresholds: NDArray[np.int32],
     back_pressure: BackPressure,
@@ -70,14 +55,9 @@ def run_rows(
         "i_logits": {"logit": logits, "present": present @ (1 << np.arange(geometry.lanes)), "last": last},
         "i_bias": bias,
     }
-    sources = {name: pack(getattr(unit, name).payload.shape(), values) for name, values in payloads.items()}
-    layout = unit.o.payload.shape()
-    episodes = [
-        Episode({"i_threshold": pack(geometry.threshold_layout, fields)}),
-        Episode(sources, {"o": (total, payload_bytes(layout))}, flips),
-    ]
-    _, result = play(compiled.model, episodes, idle="o_idle", back_pressure=back_pressure, seed=seed)
-    bits = unpack(data.ArrayLayout(1, layout.size), result.payloads["o"])
+    job = Job({"i_threshold": fields}, payloads, total)
+    (result,) = run_jobs(compiled, [job], back_pressure, idle="o_idle", seed=seed, flips=flips)
+    bits = unpack(data.ArrayLayout(1, unit.o.payload.shape().size), result.payloads["o"])
     found = bits[:, :-1].reshape(total * geometry.lanes, geometry.code_bits) @ (1 << np.arange(geometry.code_bits))
     assert np.array_equal(bits[:, -1], last), "a row of codes does not end where its logits did"
     return SoftmaxRun(

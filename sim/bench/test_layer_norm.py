@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from sim.assets import retina_picture
 from sim.bench.difference import compare
-from sim.bench.layer_norm_bench import CompiledLayerNorm, NormCase, NormRun, compile_layer_norm, run_layers
+from sim.bench.layer_norm_bench import NormCase, NormRun, run_layers
 from sim.bench.player import BackPressure, Flip
+from sim.bench.unit import CompiledUnit, compile_unit
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import NORM_FRACTION_BITS, LayerNorm
 from sim.golden import GoldenModel
@@ -26,16 +27,18 @@ VISIBLE = [("layer_norm.root", "squares"), ("layer_norm.root", "spread"), ("laye
 
 
 @pytest.fixture(scope="module")
-def one_lane() -> CompiledLayerNorm:
-    return compile_layer_norm(LayerNormUnit(), visible=VISIBLE)
+def one_lane() -> CompiledUnit[LayerNormUnit]:
+    return compile_unit(LayerNormUnit(), "layer_norm", visible=VISIBLE)
 
 
 @pytest.fixture(scope="module")
-def four_lanes() -> CompiledLayerNorm:
-    return compile_layer_norm(LayerNormUnit(lanes=4, depth=320, buffers=3))
+def four_lanes() -> CompiledUnit[LayerNormUnit]:
+    return compile_unit(LayerNormUnit(lanes=4, depth=320, buffers=3), "layer_norm")
 
 
-def expect_equal(compiled: CompiledLayerNorm, cases: list[NormCase], runs: list[NormRun], *, flowing: bool) -> None:
+def expect_equal(
+    compiled: CompiledUnit[LayerNormUnit], cases: list[NormCase], runs: list[NormRun], *, flowing: bool
+) -> None:
     """No bit differs; the cycles are those of the formulas, or more when somebody stalls."""
     for case, run in zip(cases, runs, strict=True):
         difference = compare(run.wide, compiled.unit.model(case.layer, case.tokens, case.permutation))
@@ -92,7 +95,7 @@ def real_cases(exported_model: Path) -> list[NormCase]:
 
 
 def test_real_layers_equal_the_golden_model_in_every_bit(
-    four_lanes: CompiledLayerNorm, real_cases: list[NormCase]
+    four_lanes: CompiledUnit[LayerNormUnit], real_cases: list[NormCase]
 ) -> None:
     assert {case.tokens.shape[1] for case in real_cases} >= {128, 160, 256, 320}
     assert any(case.permutation is not None for case in real_cases)
@@ -100,7 +103,7 @@ def test_real_layers_equal_the_golden_model_in_every_bit(
     expect_equal(four_lanes, real_cases, runs, flowing=True)
 
 
-def test_real_layers_agree_with_float64(four_lanes: CompiledLayerNorm, real_cases: list[NormCase]) -> None:
+def test_real_layers_agree_with_float64(four_lanes: CompiledUnit[LayerNormUnit], real_cases: list[NormCase]) -> None:
     """Against LayerNorm in float64 of the same integers: the error is a few of the result's steps at most."""
     for case in real_cases:
         layer = case.layer
@@ -118,7 +121,7 @@ def test_real_layers_agree_with_float64(four_lanes: CompiledLayerNorm, real_case
 
 @pytest.mark.parametrize("pressure", PRESSURES)
 def test_random_layers_of_every_width(
-    one_lane: CompiledLayerNorm, four_lanes: CompiledLayerNorm, pressure: str
+    one_lane: CompiledUnit[LayerNormUnit], four_lanes: CompiledUnit[LayerNormUnit], pressure: str
 ) -> None:
     rng = np.random.default_rng(3)
     for compiled, shapes in (
@@ -130,7 +133,7 @@ def test_random_layers_of_every_width(
         expect_equal(compiled, cases, runs, flowing=pressure == "flowing")
 
 
-def test_a_window_of_vit_b_keeps_up_with_the_array(one_lane: CompiledLayerNorm) -> None:
+def test_a_window_of_vit_b_keeps_up_with_the_array(one_lane: CompiledUnit[LayerNormUnit]) -> None:
     """196 tokens of 768 channels: fewer cycles than qkv takes behind them, 768 * 2304 / 2048 per token."""
     cases = [random_case(np.random.default_rng(5), 196, 768)]
     runs = run_layers(one_lane, cases, BackPressure())
@@ -146,7 +149,9 @@ def test_a_window_of_vit_b_keeps_up_with_the_array(one_lane: CompiledLayerNorm) 
         ("scale", 42, 45),  # the highest bit but one of the root, before the lanes have it
     ],
 )
-def test_a_flipped_bit_turns_the_comparison_red(one_lane: CompiledLayerNorm, signal: str, bit: int, delay: int) -> None:
+def test_a_flipped_bit_turns_the_comparison_red(
+    one_lane: CompiledUnit[LayerNormUnit], signal: str, bit: int, delay: int
+) -> None:
     """One bit of the middle token's way to its scale, a number of cycles after its last channel: it alone is wrong."""
     layer = LayerNorm("plain", 0, 0, 1, np.full(64, 1 << 12, np.int16), np.zeros(64, np.int32), 12)
     tokens = np.random.default_rng(6).normal(0, 4000, (3, 64)).astype(np.int16)

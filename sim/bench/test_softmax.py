@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from hdl.softmax.softmax import Softmax
 from sim.bench.player import BackPressure, Flip
-from sim.bench.softmax_bench import CompiledSoftmax, compile_softmax, run_rows
+from sim.bench.softmax_bench import run_rows
+from sim.bench.unit import CompiledUnit, compile_unit
 from sim.contract.softmax import log_thresholds
 
 Rows = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -20,12 +21,12 @@ VISIBLE = [("softmax.to_codes", "fact"), ("softmax.row_maximum", "maximum"), ("s
 
 
 @pytest.fixture(scope="module", params=[(4, 4), (16, 8)], ids=["4 lanes, 4 bits", "16 lanes, 8 bits"])
-def compiled(request: pytest.FixtureRequest) -> CompiledSoftmax:
+def compiled(request: pytest.FixtureRequest) -> CompiledUnit[Softmax]:
     lanes, code_bits = request.param
-    return compile_softmax(Softmax(lanes=lanes, code_bits=code_bits), visible=VISIBLE)
+    return compile_unit(Softmax(lanes=lanes, code_bits=code_bits), "softmax", visible=VISIBLE)
 
 
-def thresholds_of(compiled: CompiledSoftmax, clip: float = 0.5, alpha: float = 2000.0) -> NDArray[np.int32]:
+def thresholds_of(compiled: CompiledUnit[Softmax], clip: float = 0.5, alpha: float = 2000.0) -> NDArray[np.int32]:
     """A logarithmic grid of probabilities."""
     steps = (1 << compiled.unit.geometry.code_bits) - 1
     return log_thresholds(np.expm1(np.log1p(alpha * clip) * (np.arange(steps) + 0.5) / steps) / alpha)
@@ -41,14 +42,14 @@ def random_rows(lengths: list[int], seed: int) -> Rows:
     return [(logits, bias) for logits, bias in rows]
 
 
-def expect_equal(compiled: CompiledSoftmax, rows: Rows, thresholds: NDArray[np.int32], codes: list) -> None:
+def expect_equal(compiled: CompiledUnit[Softmax], rows: Rows, thresholds: NDArray[np.int32], codes: list) -> None:
     for number, ((logits, bias), found) in enumerate(zip(rows, codes, strict=True)):
         expected = compiled.unit.model(logits, thresholds, bias)
         assert np.count_nonzero(found != expected) == 0, f"row {number}"
 
 
 @pytest.mark.parametrize("pressure", PRESSURES)
-def test_windows_equal_the_contract_in_every_bit(compiled: CompiledSoftmax, pressure: str) -> None:
+def test_windows_equal_the_contract_in_every_bit(compiled: CompiledUnit[Softmax], pressure: str) -> None:
     rows, thresholds = random_rows([196] * 60, seed=1), thresholds_of(compiled)
     run = run_rows(compiled, rows, thresholds, PRESSURES[pressure], seed=2)
     expect_equal(compiled, rows, thresholds, run.codes)
@@ -60,7 +61,7 @@ def test_windows_equal_the_contract_in_every_bit(compiled: CompiledSoftmax, pres
 
 
 @pytest.mark.parametrize("pressure", ["flowing", "stalling"])
-def test_rows_of_4096_keys(compiled: CompiledSoftmax, pressure: str) -> None:
+def test_rows_of_4096_keys(compiled: CompiledUnit[Softmax], pressure: str) -> None:
     rows, thresholds = random_rows([4096] * 6, seed=3), thresholds_of(compiled, clip=0.05, alpha=1e5)
     rows.append((np.full(4096, (1 << 15) - 1), np.full(4096, (1 << 16) - 2)))
     rows.append((np.arange(4096) % 17 * -4096 + (1 << 15) - 1, np.full(4096, -(1 << 16))))
@@ -74,7 +75,7 @@ def test_rows_of_4096_keys(compiled: CompiledSoftmax, pressure: str) -> None:
 
 
 @pytest.mark.parametrize("pressure", PRESSURES)
-def test_rows_of_every_length(compiled: CompiledSoftmax, pressure: str) -> None:
+def test_rows_of_every_length(compiled: CompiledUnit[Softmax], pressure: str) -> None:
     rng = np.random.default_rng(5)
     lengths = [1] * 70 + list(range(1, 40)) + rng.integers(1, 700, 40).tolist() + [4096, 1, 4095, 2]
     rows, thresholds = random_rows([int(keys) for keys in rng.permutation(lengths)], seed=6), thresholds_of(compiled)
@@ -86,7 +87,7 @@ def test_rows_of_every_length(compiled: CompiledSoftmax, pressure: str) -> None:
     ("signal", "mask", "delay"),
     [("to_codes/fact", 1 << 11, 20), ("row_maximum/maximum", 1 << 16, 0), ("search/middle", 1 << 11, 0)],
 )
-def test_a_flipped_bit_shows(compiled: CompiledSoftmax, signal: str, mask: int, delay: int) -> None:
+def test_a_flipped_bit_shows(compiled: CompiledUnit[Softmax], signal: str, mask: int, delay: int) -> None:
     rows, thresholds = random_rows([196] * 3, seed=8), thresholds_of(compiled)
     # With the last word on its way in, the last maximum is nearly complete; a little later the first row goes out.
     flip = Flip(signal, mask, after="i_logits", transfers=compiled.unit.cycles(196) * 3, delay=delay)

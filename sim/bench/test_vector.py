@@ -1,0 +1,254 @@
+"""The RTL of encoder, residual, activation and depthwise against the integer contract, and faults that must show."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hdl.vector.activation import Activation
+from hdl.vector.depthwise import DepthwiseConvolution
+from hdl.vector.encoder import CodeEncoder
+from hdl.vector.residual import ResidualAdd
+from sim.bench.player import BackPressure, Flip
+from sim.bench.unit import CompiledUnit, compile_unit, run_jobs
+from sim.bench.vector_bench import (
+    activation_job,
+    depthwise_job,
+    depthwise_map,
+    encoder_codes,
+    encoder_job,
+    residual_job,
+    values_of,
+)
+from sim.contract.activation_table import ActivationTable, sample_function
+from sim.contract.depthwise import BIAS_LIMIT, Depthwise
+from sim.contract.encoder import ADDEND_LIMIT, Encoder
+from sim.contract.residual import Residual
+
+PRESSURES = {
+    "flowing": BackPressure(),
+    "stalling": BackPressure(gap=0.25, stall=0.25),
+    "slow reader": BackPressure(stall=0.8),
+}
+UNIFORM = np.arange(-8, 8)
+HYBRID = np.array([-128, -64, -32, -16, -8, -4, -2, -1, 0, 1, 5, 9, 13, 40, 90, 127])
+BYTES = np.arange(-128, 128)
+
+
+def random_wide(rng: np.random.Generator, *shape: int) -> NDArray[np.int16]:
+    """Values of every size, both ends among them."""
+    values = rng.integers(-(1 << 15), 1 << 15, shape) >> rng.integers(0, 12, shape)
+    values.flat[:2] = -(1 << 15), (1 << 15) - 1
+    return values.astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def encoder_unit() -> CompiledUnit[CodeEncoder]:
+    return compile_unit(CodeEncoder(lanes=4, channels=320, tables=5), "encoder", visible=[("encoder.shift0", "moved4")])
+
+
+@pytest.fixture(scope="module")
+def residual_unit() -> CompiledUnit[ResidualAdd]:
+    return compile_unit(ResidualAdd(lanes=4), "residual", visible=[("residual", "total0")])
+
+
+@pytest.fixture(scope="module")
+def activation_unit() -> CompiledUnit[Activation]:
+    return compile_unit(Activation(lanes=2), "activation", visible=[("activation", "total0")])
+
+
+@pytest.fixture(scope="module")
+def depthwise_unit() -> CompiledUnit[DepthwiseConvolution]:
+    unit = DepthwiseConvolution(lanes=2, columns=64)
+    return compile_unit(unit, "depthwise", visible=[("depthwise.shift0", "moved4")])
+
+
+def random_encoder(rng: np.random.Generator, channels: int, *levels: NDArray[np.int64]) -> Encoder:
+    """Indices that spread over the table and over both clamps, with a shift of its own per tile and any permutation."""
+    shift = rng.integers(0, 22, -(-channels // 64))
+    shift[1:2] = 30
+    per_channel = np.repeat(shift, 64)[:channels]
+    # Sixteen bits of x times this, shifted, cover the table about once.
+    reach = np.ldexp(rng.uniform(-2, 2, channels), np.minimum(per_channel + 9 - 16, 15))
+    addend = np.clip(np.ldexp(rng.uniform(0, 512, channels), per_channel), -ADDEND_LIMIT, ADDEND_LIMIT)
+    addend[: channels // 9] = rng.choice([-ADDEND_LIMIT, ADDEND_LIMIT], channels // 9)
+    return Encoder(
+        name=f"random {channels}",
+        input_exponent=0,
+        permutation=rng.permutation(channels).astype(np.uint16),
+        multiplier=np.clip(np.rint(reach), -32767, 32767).astype(np.int16),
+        addend=addend.astype(np.int32),
+        shift=shift.astype(np.uint8),
+        levels=np.stack(levels).astype(np.int8),
+    )
+
+
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_codes_equal_the_contract_in_every_bit(encoder_unit: CompiledUnit[CodeEncoder], pressure: str) -> None:
+    """One level set for all tiles and one for each, nibbles and bytes, tokens of one transfer and of eighty."""
+    rng = np.random.default_rng(1)
+    level_sets = [UNIFORM, HYBRID, HYBRID // 2 + UNIFORM, UNIFORM * 3, HYBRID[::-1] * -1 - 1]
+    encoders = [
+        random_encoder(rng, 320, *level_sets),
+        random_encoder(rng, 149, HYBRID),
+        random_encoder(rng, 64, BYTES),
+        random_encoder(rng, 3, UNIFORM),
+    ]
+    values = [random_wide(rng, 1 + 800 // encoder.channels, encoder.channels) for encoder in encoders]
+    jobs = [encoder_job(encoder_unit.unit, *pair) for pair in zip(encoders, values, strict=True)]
+    results = run_jobs(encoder_unit, jobs, PRESSURES[pressure], seed=2)
+    for encoder, tokens, result in zip(encoders, values, results, strict=True):
+        codes = encoder_codes(encoder_unit.unit, encoder, result)
+        assert np.count_nonzero(codes != CodeEncoder.model(encoder, tokens)) == 0, encoder.name
+        if pressure == "flowing":
+            expect_flow(result.transfer_cycles["i"], result.transfer_cycles["o"], encoder_unit.unit.latency)
+    assert len(np.unique(encoder_codes(encoder_unit.unit, encoders[1], results[1]))) > 12
+    assert len(np.unique(encoder_codes(encoder_unit.unit, encoders[2], results[2]))) > 150
+
+
+SUMS = [
+    *[(first, second, 0) for first in (-16, -9, -1, 0) for second in (-16, -3, 0)],
+    *[(0, 0, 16), (16, 0, 0), (0, 16, 3), (16, 16, 0), (5, -2, 0), (-1, 15, 0), (7, 7, 1)],
+]
+"""Exponents of both inputs and of the result."""
+
+
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_sums_equal_the_contract_in_every_bit(residual_unit: CompiledUnit[ResidualAdd], pressure: str) -> None:
+    rng = np.random.default_rng(3)
+    residuals = [Residual(f"sum {exponents}", *exponents) for exponents in SUMS]
+    pairs = [(random_wide(rng, 160), rng.permutation(random_wide(rng, 160))) for _ in residuals]
+    jobs = [residual_job(residual_unit.unit, one, *pair) for one, pair in zip(residuals, pairs, strict=True)]
+    results = run_jobs(residual_unit, jobs, PRESSURES[pressure], seed=4)
+    seen = set()
+    for residual, pair, result in zip(residuals, pairs, results, strict=True):
+        found = values_of(residual_unit.unit, result)
+        assert np.count_nonzero(found != ResidualAdd.model(residual, *pair)) == 0, residual.name
+        seen |= set(found.tolist())
+        if pressure == "flowing":
+            expect_flow(result.transfer_cycles["i_first"], result.transfer_cycles["o"], ResidualAdd.LATENCY)
+    assert {-32768, 32767} <= seen
+
+
+def gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_activations_equal_the_contract_in_every_bit(activation_unit: CompiledUnit[Activation], pressure: str) -> None:
+    """GELU, and wild tables with every segment size, whose lines leave 16 bits beyond the last sample."""
+    rng = np.random.default_rng(5)
+    tables = [sample_function("GELU", gelu, -11, -11)]
+    for bits in range(7):
+        samples = rng.integers(-(1 << 15), 1 << 15, 1025).astype(np.int16)
+        tables.append(ActivationTable(f"wild, 2**{bits} steps", 0, 0, samples, bits))
+    values = [random_wide(rng, 1200 if table.name == "GELU" else 300) for table in tables]
+    jobs = [activation_job(activation_unit.unit, *pair) for pair in zip(tables, values, strict=True)]
+    results = run_jobs(activation_unit, jobs, PRESSURES[pressure], seed=6)
+    for table, inputs, result in zip(tables, values, results, strict=True):
+        found = values_of(activation_unit.unit, result)
+        assert np.count_nonzero(found != Activation.model(table, inputs)) == 0, table.name
+        if pressure == "flowing":
+            expect_flow(result.transfer_cycles["i"], result.transfer_cycles["o"], Activation.LATENCY)
+
+
+def random_depthwise(rng: np.random.Generator, channels: int, stride: int, shift: int) -> Depthwise:
+    """Results that use and now and then leave the 16 bits; the largest sums and biases are among them."""
+    weight = rng.integers(-128, 128, (channels, 3, 3))
+    multiplier = rng.integers(0, 1 << min(max(shift - 6, 1), 16), channels)
+    bias = np.ldexp(rng.uniform(-1, 1, channels), min(shift + 13, 44)).astype(np.int64)
+    weight[0], multiplier[0], bias[0] = -128, 65535, 0
+    bias[-2:] = [BIAS_LIMIT, -BIAS_LIMIT]
+    return Depthwise(
+        name=f"{channels} channels, stride {stride}, shift {shift}",
+        input_exponent=0,
+        wide_exponent=0,
+        stride=stride,
+        weight=weight.astype(np.int8),
+        multiplier=multiplier.astype(np.uint16),
+        bias=bias,
+        shift=shift,
+    )
+
+
+@pytest.mark.parametrize("pressure", PRESSURES)
+def test_convolutions_equal_the_contract_in_every_bit(
+    depthwise_unit: CompiledUnit[DepthwiseConvolution], pressure: str
+) -> None:
+    """Both strides, odd and even sizes, the widest map and the smallest, a last pass with a spare lane."""
+    rng = np.random.default_rng(7)
+    shapes = [((9, 12, 5), 1, 28), ((10, 13, 4), 2, 24), ((4, 64, 3), 1, 31), ((1, 3, 7), 2, 0), ((2, 3, 4), 1, 44)]
+    layers = [random_depthwise(rng, shape[2], stride, shift) for shape, stride, shift in shapes]
+    maps = [random_wide(rng, *shape) for shape, _, _ in shapes]
+    for values in maps:
+        values[: len(values) // 2, :, 0] = -(1 << 15)  # with weights of -128: the largest sum there is
+    unit = depthwise_unit.unit
+    jobs = [depthwise_job(unit, layer, values) for layer, values in zip(layers, maps, strict=True)]
+    results = run_jobs(depthwise_unit, jobs, PRESSURES[pressure], seed=8)
+    for layer, values, result in zip(layers, maps, results, strict=True):
+        found = depthwise_map(unit, layer, values.shape, result)
+        assert np.count_nonzero(found != DepthwiseConvolution.model(layer, values)) == 0, layer.name
+    if pressure == "flowing":
+        # The first result is centred on pixel 0 and needs the pixel below and right of it.
+        entered, left = results[0].transfer_cycles["i"], results[0].transfer_cycles["o"]
+        assert left[0] - entered[12 + 1] == DepthwiseConvolution.LATENCY
+        passes = np.diff(entered[:: 9 * 12])
+        assert passes.tolist() == [9 * 12 + 12 + 2] * 2
+
+
+def expect_flow(entered: NDArray[np.int64], left: NDArray[np.int64], latency: int) -> None:
+    """One transfer per cycle, each result `latency` cycles behind its input."""
+    assert np.array_equal(np.diff(entered), np.ones(len(entered) - 1))
+    assert np.array_equal(left, entered + latency)
+
+
+def test_a_flipped_bit_of_a_sum_shows_at_its_code_alone(encoder_unit: CompiledUnit[CodeEncoder]) -> None:
+    """Token 2, its third transfer of four: product and addend are summed and half shifted seven edges behind it."""
+    levels = BYTES[None].astype(np.int8)
+    plain = np.full(16, 1, np.int16), np.full(16, 256, np.int32), np.zeros(1, np.uint8)
+    encoder = Encoder("plain", 0, np.arange(16, dtype=np.uint16), *plain, levels)
+    values = np.random.default_rng(9).integers(-200, 200, (5, 16)).astype(np.int16)
+    flip = Flip("shift0/moved4", 1 << 7, after="i", transfers=11, delay=6)
+    job = encoder_job(encoder_unit.unit, encoder, values)
+    (result,) = run_jobs(encoder_unit, [job], BackPressure(), flips=[flip])
+    expect_only(encoder_codes(encoder_unit.unit, encoder, result) != CodeEncoder.model(encoder, values), (2, 8))
+
+
+def test_a_flipped_bit_of_a_sum_shows_at_its_result_alone(residual_unit: CompiledUnit[ResidualAdd]) -> None:
+    residual = Residual("plain", 0, 0, 0)
+    first, second = np.random.default_rng(10).integers(-9000, 9000, (2, 80)).astype(np.int16)
+    flip = Flip("total0", 1 << 20, after="i_first", transfers=8, delay=4)
+    job = residual_job(residual_unit.unit, residual, first, second)
+    (result,) = run_jobs(residual_unit, [job], BackPressure(), flips=[flip])
+    wrong = values_of(residual_unit.unit, result) != ResidualAdd.model(residual, first, second)
+    expect_only(wrong, (7 * 4,))
+
+
+def test_a_flipped_bit_of_a_line_shows_at_its_result_alone(activation_unit: CompiledUnit[Activation]) -> None:
+    table = sample_function("GELU", gelu, -11, -11)
+    values = np.random.default_rng(11).integers(-9000, 9000, 60).astype(np.int16)
+    flip = Flip("total0", 1 << 3, after="i", transfers=13, delay=Activation.SUM_STAGE - 1)
+    job = activation_job(activation_unit.unit, table, values)
+    (result,) = run_jobs(activation_unit, [job], BackPressure(), flips=[flip])
+    expect_only(values_of(activation_unit.unit, result) != Activation.model(table, values), (12 * 2,))
+
+
+def test_a_flipped_bit_of_a_convolution_shows_at_its_pixel_alone(
+    depthwise_unit: CompiledUnit[DepthwiseConvolution],
+) -> None:
+    """The window centred on pixel (2, 3) is complete with pixel (3, 4)."""
+    unit = depthwise_unit.unit
+    ones = np.ones((2, 3, 3), np.int8), np.full(2, 1 << 10, np.uint16), np.zeros(2, np.int64)
+    layer = Depthwise("mean", 0, 0, 1, *ones, shift=14)
+    values = np.random.default_rng(12).integers(-9000, 9000, (6, 8, 2)).astype(np.int16)
+    delay = DepthwiseConvolution.TOTAL_STAGE
+    flip = Flip("shift0/moved4", 1 << 21, after="i", transfers=3 * 8 + 4 + 1, delay=delay)
+    (result,) = run_jobs(depthwise_unit, [depthwise_job(unit, layer, values)], BackPressure(), flips=[flip])
+    found = depthwise_map(unit, layer, values.shape, result)
+    expect_only(found != DepthwiseConvolution.model(layer, values), (2, 3, 0))
+
+
+def expect_only(different: NDArray[np.bool_], place: tuple[int, ...]) -> None:
+    """Exactly one result differs, and it is this one."""
+    assert [tuple(int(index) for index in found) for found in np.argwhere(different)] == [place]
