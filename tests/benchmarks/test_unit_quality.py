@@ -51,7 +51,7 @@ def test_figures_of_every_operation_and_of_all(golden: GoldenModel) -> None:
     # fc1 takes the second LayerNorm's result as it is; windows are cut out of the first one's.
     assert {one["name"].split(".")[-1] for one in norm["operations"] if one["codes_behind"]} == {"norm2"}
     assert norm["all"]["codes_behind_differ"] < 0.05
-    assert softmax["all"]["codes_differ"] < 0.01
+    assert 0 < softmax["all"]["codes_differ"] < 0.05
     assert softmax["all"]["argmax_flips"] == 0
     assert softmax["all"]["mean_abs_error"] == pytest.approx(softmax["all"]["float_codes_mean_abs_error"], rel=0.02)
 
