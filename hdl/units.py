@@ -13,6 +13,10 @@ from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS, ArrayGeometry
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
+from hdl.attention.attention import Attention
+from hdl.attention.code_gather import CodeGather
+from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
@@ -93,6 +97,37 @@ def _product_table(rows: int = 16, columns: int = 4, loader_rows: int = 8, table
     return ProductTables(rows=rows, columns=columns, loader_rows=loader_rows, table_bits=table_bits)
 
 
+def _attention_geometry(
+    *,
+    preset: str = "small",
+    lanes: int = 4,
+    keys: int = 4096,
+    logit_words: int = 8192,
+    code_words: int = 2048,
+    score_planes: int = 2,
+    bias: int = 1,
+) -> AttentionGeometry:
+    return AttentionGeometry(
+        array=geometry(preset=preset),
+        lanes=lanes,
+        keys=keys,
+        logit_words=logit_words,
+        code_words=code_words,
+        score_planes=score_planes,
+        bias=bias,
+    )
+
+
+def _with_attention_geometry(component: Callable[[AttentionGeometry], wiring.Component]) -> Callable[..., Any]:
+    """A builder that takes the parameters of `_attention_geometry`."""
+
+    def build(**parameters: Any) -> wiring.Component:
+        return component(_attention_geometry(**parameters))
+
+    build.__signature__ = inspect.signature(_attention_geometry)  # type: ignore[attr-defined]
+    return build
+
+
 UNITS: Final[dict[str, Unit]] = {
     "array": Unit(
         "everything that makes a multiply-accumulate: tables, trees, loader, group rescale with accumulators",
@@ -111,6 +146,11 @@ UNITS: Final[dict[str, Unit]] = {
     "residual": Unit("sum of two wide tensors: exponents aligned, one rounding, saturation", ResidualAdd),
     "activation": Unit("a function by 1,025 samples and straight lines: GELU", Activation),
     "depthwise": Unit("depthwise 3x3 convolution, strides 1 and 2, with line buffers", DepthwiseConvolution),
+    "attention": Unit(
+        "q.k, softmax and P.v on one array, with its buffers and sequencer", _with_attention_geometry(Attention)
+    ),
+    "reorder_buffer": Unit("column tiles of logits to rows of a softmax", _with_attention_geometry(ReorderBuffer)),
+    "code_gather": Unit("rows of codes of P to row tiles of the array", _with_attention_geometry(CodeGather)),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""

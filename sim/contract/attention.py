@@ -126,7 +126,7 @@ class DecomposedBias:
         return finish_wide(sums * scale.astype(np.int64)[:, None, None], SCALE_FRACTION_BITS)
 
 
-def _stationary_planes(encoder: Encoder) -> int:
+def stationary_planes(encoder: Encoder) -> int:
     """Signed nibbles of the levels of an operand that is held as weights."""
     return 1 if int(encoder.levels.min()) >= WEIGHT_MIN and int(encoder.levels.max()) <= WEIGHT_MAX else 2
 
@@ -188,10 +188,9 @@ class Attention:
     def _check_room(self) -> None:
         # A high nibble of either operand is a pass of its own, with 16 times the scale; scales have 16 bits.
         streamed = max(len(level_codebooks(row)) for row in self.q.levels)
-        score_planes = max(1, -(-int(self.score_levels.max()).bit_length() // 4))
         for field, scale, planes in (
-            ("logit_scale", self.logit_scale, streamed + _stationary_planes(self.k)),
-            ("scale", self.scale, score_planes + _stationary_planes(self.v)),
+            ("logit_scale", self.logit_scale, streamed + stationary_planes(self.k)),
+            ("scale", self.scale, self.score_planes + stationary_planes(self.v)),
         ):
             room = np.iinfo(np.uint16).max // CODES ** (planes - 2)
             if int(scale.max()) > room:
@@ -236,6 +235,24 @@ class Attention:
     def score_bits(self) -> int:
         """Bits of a code of P."""
         return int(self.score_levels.size).bit_length() - 1
+
+    @property
+    def score_planes(self) -> int:
+        """Nibbles of a level of P."""
+        return max(1, -(-int(self.score_levels.max()).bit_length() // 4))
+
+    def score_nibbles(self) -> NDArray[np.uint8]:
+        """Nibbles uint8 (L, score_planes) of the levels of P, the high one first: what is streamed for a code."""
+        places = 4 * np.arange(self.score_planes - 1, -1, -1)
+        return (self.score_levels[:, None] >> places & (CODES - 1)).astype(np.uint8)
+
+    def array_logit_scale(self) -> NDArray[np.int64]:
+        """Scale int64 (H,) of the lowest pass of q.k with the array's SCALE_FRACTION_BITS fraction bits.
+
+        A pass so many nibbles above it has 16 times as much for each; where logit_shift is smaller than the array's
+        fraction bits the highest may exceed the array's 16 bits, which the caller has to refuse.
+        """
+        return self.logit_scale.astype(np.int64) << (SCALE_FRACTION_BITS - self.logit_shift)
 
     def _check_tokens(self, queries: int, keys: int) -> None:
         if keys > MAX_KEYS:

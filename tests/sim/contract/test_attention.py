@@ -240,6 +240,21 @@ def test_sums_that_float32_cannot_hold_are_exact() -> None:
     assert found.ravel().tolist() == [rounded(int(a) * 255 + 4 * int(b), 10) for a, b in zip(totals, bias, strict=True)]
 
 
+@pytest.mark.parametrize(("top", "planes"), [(15, 1), (255, 2), (256, 3), (4095, 3)])
+def test_nibbles_of_scores_make_up_their_levels(top: int, planes: int) -> None:
+    operation = attention(codes=16, top=max(top, 256))
+    operation = replace(operation, score_levels=np.linspace(0, top, 16).astype(np.uint16))
+    nibbles = operation.score_nibbles().astype(np.int64)
+    assert nibbles.shape == (16, operation.score_planes) == (16, planes)
+    assert nibbles.max() <= 15
+    assert np.array_equal(nibbles @ (16 ** np.arange(planes)[::-1]), operation.score_levels)
+
+
+def test_the_logit_scale_of_the_array_has_its_fraction_bits() -> None:
+    operation = replace(attention(), logit_shift=7)
+    assert np.array_equal(operation.array_logit_scale() / 1024, operation.logit_scale / 128)
+
+
 def test_levels_of_scores_have_up_to_twelve_bits() -> None:
     operation = attention("static", top=4095)
     q, k, v = operands(1, 16, 16, operation)

@@ -1,0 +1,158 @@
+# amaranth: UnusedElaboratable=no
+
+"""Attention in Amaranth's simulator: whole attentions against the contract, back-pressure, cycles, bad commands."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hdl.array.geometry import ArrayGeometry
+from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
+from hdl.attention.attention import Attention
+from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.softmax.search import threshold_words
+from sim.bench.attention_cases import synthetic_attention, synthetic_operands
+from sim.bench.attention_schedule import Plan, plan
+from tests.hdl.attention.bench import play
+
+GEOMETRY = AttentionGeometry(
+    array=ArrayGeometry(rows=16, columns=4, loader_rows=8, token_depth=32, codebooks=4, column_group=2),
+    lanes=2,
+    keys=32,
+    logit_words=64,
+    code_words=32,
+)
+UNIFORM = np.arange(-8, 8, dtype=np.int8)
+LOGARITHMIC = np.array([-15, -9, -7, -6, -5, -3, -2, -1, 0, 1, 2, 4, 6, 8, 11, 15], np.int8)
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "static position, held": ({"heads": 3, "width": 4, "side": 2, "position": "static"}, {"hold": 900}),
+    "decomposed position, two row tiles, stalling": (
+        {"heads": 1, "width": 18, "side": 3, "position": "decomposed"},
+        {"gap": 0.3, "stall": 0.3},
+    ),
+    "4-bit operands": ({"heads": 2, "width": 5, "q_levels": LOGARITHMIC, "stationary_bits": 4, "score_top": 15}, {}),
+    "4-bit q, stalling": ({"heads": 2, "width": 4, "q_levels": UNIFORM}, {"stall": 0.8}),
+}
+
+
+def payloads(geometry: AttentionGeometry, work: Plan) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """Tables to write first, and operands by port."""
+    array = geometry.array
+    table = threshold_words(work.thresholds, geometry.softmax.code_bits).tolist()
+    tables: dict[str, list[Any]] = {
+        "i_codebook": [
+            {"address": index * STEPS_PER_CODEBOOK + place, "step": step}
+            for index, levels in enumerate(work.codebooks)
+            for place, step in enumerate(sweep_program(levels))
+        ],
+        "i_threshold": [{"code": code, "threshold": word} for code, word in enumerate(table, 1)],
+        "i_level": [{"code": code, "nibbles": row} for code, row in enumerate(work.nibbles.tolist())],
+    }
+    lanes = geometry.lanes
+    sources: dict[str, list[Any]] = {
+        "i_command": [*work.commands],
+        "i_weights": [
+            tile[at : at + array.loader_rows].tolist()
+            for tile in work.weights
+            for at in range(0, array.rows, array.loader_rows)
+        ],
+        "i_scale": [row.tolist() for row in work.scale],
+        "i_bias": [row.tolist() for row in work.bias],
+        "i_q": [token for block in work.q for token in block.tolist()],
+    }
+    if geometry.bias:
+        sources["i_position"] = [
+            word
+            for block in work.position
+            for row in block
+            for word in np.pad(row, (0, -len(row) % lanes)).reshape(-1, lanes).tolist()
+        ]
+    return tables, sources
+
+
+def outputs(work: Plan, geometry: AttentionGeometry, **pressure: Any) -> np.ndarray:
+    """Transfers int16 (n, columns) of the simulated unit."""
+    tables, sources = payloads(geometry, work)
+    count = work.output_transfers(geometry)
+    taken, _ = play(Attention(geometry), sources, outputs=count, before=tables, **pressure)
+    return np.array([list(word) for word in taken], np.int16)
+
+
+def model(work: Plan, geometry: AttentionGeometry) -> np.ndarray:
+    """The same by the unit's model."""
+    return Attention.model(
+        geometry,
+        work.commands,
+        codebooks=dict(enumerate(work.codebooks)),
+        thresholds=work.thresholds,
+        nibbles=work.nibbles,
+        weights=work.weights,
+        scale=work.scale,
+        bias=work.bias,
+        q=work.q,
+        position=work.position,
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_whole_attentions_equal_the_contract(case: str) -> None:
+    shape, pressure = CASES[case]
+    rng = np.random.default_rng(1)
+    operation = synthetic_attention(rng, **shape)
+    tokens = shape.get("side", 3) ** 2
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=tokens, keys=tokens))
+    work = plan(operation, codes, GEOMETRY)
+    found = outputs(work, GEOMETRY, seed=2, **pressure)
+    assert np.array_equal(found, model(work, GEOMETRY))
+    result = np.zeros_like(expected.values)
+    work.assemble(found, result)
+    assert np.count_nonzero(result != expected.values) == 0
+    assert len(np.unique(result)) > 10
+
+
+def test_a_unit_without_a_position_stream() -> None:
+    geometry = replace(GEOMETRY, bias=0, logit_words=16)
+    rng = np.random.default_rng(3)
+    operation = synthetic_attention(rng, heads=1, width=4, stationary_bits=4)
+    # More queries than the buffers hold at once: two blocks.
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=5, keys=15))
+    work = plan(operation, codes, geometry)
+    assert [command["queries"] for command in work.commands] == [4, 1, 4, 1]
+    result = np.zeros_like(expected.values)
+    work.assemble(outputs(work, geometry, gap=0.2, stall=0.2), result)
+    assert np.array_equal(result, expected.values)
+
+
+def test_commands_that_break_a_rule_have_no_model() -> None:
+    rng = np.random.default_rng(4)
+    operation = synthetic_attention(rng, heads=4, width=4)
+    codes, _ = operation.run(*synthetic_operands(rng, operation, windows=1, queries=3, keys=5))
+    work = plan(operation, codes, GEOMETRY)
+    scores = [command for command in work.commands if command["phase"] == Phase.SCORES]
+    mixes = [command for command in work.commands if command["phase"] == Phase.MIX]
+    for commands, message in (
+        (scores[:3], "more than 2 sets of SCORES wait"),
+        (mixes[:1], "a MIX without SCORES before it"),
+        ([{**scores[0], "queries": 20, "keys": 32}], "take 160 words, over logit_words=64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model(replace(work, commands=commands), GEOMETRY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lanes": 8}, r"lanes=8 must be a power of two that divides columns=4, rows=16; nearest valid value: 4"),
+        ({"keys": 5000}, r"keys=5000 must be in 1..4096; nearest valid value: 4096"),
+        ({"logit_words": 0}, r"logit_words=0 must be in 1..65536; nearest valid value: 1"),
+        ({"code_words": 1 << 17}, r"code_words=131072 must be in 1..65536; nearest valid value: 65536"),
+        ({"score_planes": 4}, r"score_planes=4 must be in 1..3; nearest valid value: 3"),
+        ({"bias": 2}, r"bias=2 must be 0 or 1; nearest valid value: 1"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(GEOMETRY, **change)
