@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--freq", type=_positive, default=150.0, metavar="MHZ", help="clock to reach (default: 150)")
     synth.add_argument("--seed", type=int, default=1, help="placement seed (default: 1)")
     synth.add_argument("--pack-only", action="store_true", help="stop after packing: cells, but no clock rate")
+    synth.add_argument(
+        "--observed", action="store_true", help="with activity counters and events around the unit (hdl.activity)"
+    )
     synth.add_argument("--folder", type=Path, help="keep netlists and logs here (default: a temporary folder)")
     synth.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
     return top
@@ -96,6 +99,7 @@ def _synth(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             folder=arguments.folder or Path(scratch),
             pack_only=arguments.pack_only,
+            observed=arguments.observed,
         )
     if arguments.json:
         write_json(arguments.json, figures.as_dict())

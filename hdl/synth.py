@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hdl.activity.observed import Observed
 from hdl.ecp5.carry import OPEN_CHAIN_ENDS
 from hdl.harness import Harness
 from hdl.tools import last_line, run_tool, tool_version
@@ -77,18 +78,22 @@ class Netlist:
     folder: Path
 
 
-def elaborated(unit: str, parameters: Mapping[str, str]) -> tuple[Harness, int | None]:
-    """(the unit in its harness, its multiply-accumulates per cycle). Raises UserError for a bad unit or parameter."""
+def elaborated(unit: str, parameters: Mapping[str, str], *, observed: bool = False) -> tuple[Harness, int | None]:
+    """(the unit in its harness, its multiply-accumulates per cycle), with activity counters if `observed`.
+
+    Raises UserError for a bad unit or parameter.
+    """
     component, macs = build_unit(unit, parameters)
-    return Harness(component), macs
+    return Harness(Observed(component) if observed else component), macs
 
 
-def map_to_cells(unit: str, parameters: Mapping[str, str], folder: Path) -> Netlist:
+def map_to_cells(unit: str, parameters: Mapping[str, str], folder: Path, *, observed: bool = False) -> Netlist:
     """Synthesize `unit` in `folder`: it sits in a Harness, and yosys runs `synth_ecp5 -abc9`.
 
-    Raises UserError for a bad unit or parameter, a missing tool, or a tool that fails (the line names its log).
+    observed: with the counters and events of hdl.activity around it. Raises UserError for a bad unit or parameter, a
+    missing tool, or a tool that fails (the line names its log).
     """
-    harness, macs = elaborated(unit, parameters)
+    harness, macs = elaborated(unit, parameters, observed=observed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "unit.il").write_text(harness.rtlil())
     script = f"read_rtlil unit.il\nsynth_ecp5 -abc9 -top top\n{OPEN_CHAIN_ENDS}write_json unit.json\n"
@@ -147,11 +152,12 @@ def synthesize(
     seed: int,
     folder: Path,
     pack_only: bool = False,
+    observed: bool = False,
 ) -> Figures:
     """`map_to_cells`, then `place`, in `folder` (netlists and logs stay there); raises what they raise."""
     if device not in DEVICES:
         raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
-    netlist = map_to_cells(unit, parameters, folder)
+    netlist = map_to_cells(unit, parameters, folder, observed=observed)
     return place(netlist, device=device, target_mhz=target_mhz, seed=seed, pack_only=pack_only)
 
 
