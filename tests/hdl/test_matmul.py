@@ -79,6 +79,15 @@ def test_output_held_for_ever_stops_the_codes_and_loses_nothing() -> None:
     check(play(Matmul(GEOMETRY, output_depth=4), program, hold=1500))
 
 
+def test_idle_waits_for_the_last_result_to_be_taken() -> None:
+    """The pipeline has long been empty when the reader comes; the bench watches o_idle beside what waits on o."""
+    rng = np.random.default_rng(4)
+    program = Program({0: UNIFORM})
+    program.load(GEOMETRY, rng, codebook=0, bias=True)
+    program.run(GEOMETRY, rng, 3)
+    check(play(Matmul(GEOMETRY), program, hold=200))
+
+
 @pytest.mark.parametrize("tokens", [1, 2, 3, 4])
 def test_continued_tokens_are_stored_before_they_are_read(tokens: int) -> None:
     rng = np.random.default_rng(tokens)
