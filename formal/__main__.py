@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from formal.catalogue import all_proofs, chosen_proofs
+from formal.faults import FAULTS, planted
 from formal.sby import Outcome, prove
 from sim.contract.errors import UserError
 from sim.record import write_json
@@ -16,6 +17,7 @@ EPILOG = """examples:
   python -m formal run                           all of them, in a few minutes
   python -m formal run sequencer output_fifo_5   these two
   python -m formal run --json out/formal.json    figures for machines too
+  python -m formal faults                        show that proofs can fail, a fault at a time
 
 A proof is done twice over: its assertions are proved (k-induction: for runs of any length; bounded: for as many cycles
 as the depth says), then each situation that it names is reached, so that no assumption rules out what matters.
@@ -37,6 +39,13 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="name every proof, with what it says and assumes")
+    faults = commands.add_parser(
+        "faults",
+        help="show that proofs can fail: put a fault into a unit, see its proof find it",
+        description="For each fault of formal/faults.py, or those of the proofs named: change the unit's RTL in one "
+        "place, search for a run from the initial state that breaks the proof's statement, and demand one.",
+    )
+    faults.add_argument("names", nargs="*", metavar="NAME", help="a proof that has a fault (default: all of them)")
     run = commands.add_parser(
         "run",
         help="prove all, or those named",
@@ -46,13 +55,14 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("names", nargs="*", metavar="NAME", help="a name from `python -m formal list` (default: all)")
     run.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
-    run.add_argument(
-        "--folder",
-        type=Path,
-        default=DEFAULT_FOLDER,
-        metavar="DIR",
-        help=f"circuits, logs and waveforms (default: {DEFAULT_FOLDER})",
-    )
+    for command in (run, faults):
+        command.add_argument(
+            "--folder",
+            type=Path,
+            default=DEFAULT_FOLDER,
+            metavar="DIR",
+            help=f"circuits, logs and waveforms (default: {DEFAULT_FOLDER})",
+        )
     return top
 
 
@@ -91,12 +101,37 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UserError(f"proof {first.name} failed{more}: {first.reason}; look at {first.trace}")
 
 
+def _faults(arguments: argparse.Namespace) -> None:
+    known = [fault.proof for fault in FAULTS]
+    for name in arguments.names:
+        if name not in known:
+            raise UserError(f"there is no fault for proof {name!r}; there is one for each of {', '.join(known)}")
+    unnoticed = []
+    for fault in FAULTS:
+        if arguments.names and fault.proof not in arguments.names:
+            continue
+        folder = arguments.folder / f"fault_{fault.proof}"
+        shutil.rmtree(folder, ignore_errors=True)
+        with planted(fault) as proof:
+            outcome = prove(proof, folder, claim_only=True)
+        print(
+            f"{fault.proof}: {fault.unit}: {fault.right!r} -> {fault.wrong!r}: {outcome.reason or 'UNNOTICED'}",
+            flush=True,
+        )
+        if "the assertion" not in outcome.reason:
+            unnoticed.append(fault.proof)
+    if unnoticed:
+        raise UserError(f"proofs that do not find their fault: {', '.join(unnoticed)}; they state too little")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
         if arguments.command == "list":
             _list()
+        elif arguments.command == "faults":
+            _faults(arguments)
         else:
             _run(arguments)
     except UserError as error:

@@ -16,6 +16,14 @@ MODULES: Final = (
     "finish",
     "rescale_round",
     "right_shift",
+    "shift_round",
+    "carry",
+    "adder_tree",
+    "accumulator",
+    "token_sums",
+    "row_sum",
+    "product_sweep",
+    "product_program",
 )
 """Modules of this package that hold proofs."""
 

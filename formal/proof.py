@@ -23,8 +23,8 @@ class Proof:
 
     name: of the unit, and of the parameters where there are several. says: the claim. assumes: what callers must keep
     to. write: makes the statement. depth: cycles of a bounded proof; of a proof by induction its base case, and how
-    many cycles in a row must satisfy the statement before the next does. reach_depth: cycles within which every situation
-    of the statement can be reached. platform: what the unit is elaborated for; None is the portable form.
+    many cycles in a row must satisfy the statement before the next does. reach_depth: cycles within which every
+    situation of the statement can be reached. platform: what the unit is elaborated for; None is the portable form.
     prepare: yosys lines before the statement is read. refine: yosys lines after it.
     """
 
@@ -38,3 +38,8 @@ class Proof:
     platform: Any = None
     prepare: tuple[str, ...] = ()
     refine: tuple[str, ...] = ()
+
+    @property
+    def module(self) -> str:
+        """Name of the module that writes the statement."""
+        return getattr(self.write, "func", self.write).__module__

@@ -18,7 +18,7 @@ def write(s: Statement) -> None:
     result = Signal(signed(16))
     s.m.d.comb += result.eq(GroupRescale._round(s.m, accumulator, 0))
     before = s.past(accumulator, Finish.LATENCY)
-    scaled = Scaled(s, before, SCALE_FRACTION_BITS)
+    scaled = Scaled(s, before, SCALE_FRACTION_BITS, max_shift=SCALE_FRACTION_BITS)
     s.always(~s.after(Finish.LATENCY) | is_rounded_and_saturated(scaled, result, LOW, HIGH))
     half = 1 << (SCALE_FRACTION_BITS - 1)
     s.reach(s.after(Finish.LATENCY) & (before[:SCALE_FRACTION_BITS] == half) & (result == 2))

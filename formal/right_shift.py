@@ -28,7 +28,7 @@ def write(s: Statement, width: int, max_shift: int, kept: int) -> None:
     value, shift = s.drive(unit.value, "value").as_signed(), s.drive(unit.shift, "shift")
     s.assume(shift <= max_shift)
     settled = s.after(unit.latency)
-    scaled = Scaled(s, s.past(value, unit.latency), s.past(shift, unit.latency))
+    scaled = Scaled(s, s.past(value, unit.latency), s.past(shift, unit.latency), max_shift=max_shift)
     limit = 1 << (kept - 1)
     beyond = (scaled.value >= scaled.times(limit)) | (scaled.value < scaled.times(-limit))
     rest = scaled.value - scaled.times(unit.floor)

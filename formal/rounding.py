@@ -14,17 +14,15 @@ from formal.statement import Statement
 class Scaled:
     """`value` and multiples of 2**`shift`, all doubled, in signed numbers wide enough for every sum here."""
 
-    def __init__(self, s: Statement, value: Any, shift: Any, *, name: str = "scaled") -> None:
-        largest_shift = shift if isinstance(shift, int) else (1 << len(shift)) - 1
-        self._bits = max(len(value), 20) + largest_shift + 4
+    def __init__(self, s: Statement, value: Any, shift: Any, *, max_shift: int) -> None:
+        self._bits = max(len(value), 20 + max_shift) + 2
         self._shift = shift
         self._s = s
-        self._name = name
         self.value = self._wide(value << 1, "value")
         self.unit = self._wide(self._moved(2), "unit")
 
     def _wide(self, value: ValueLike, name: str) -> Signal:
-        wide = Signal(signed(self._bits), name=f"{self._name}_{name}")
+        wide = Signal(signed(self._bits), name=f"scaled_{name}")
         self._s.m.d.comb += wide.eq(value)
         return wide
 
@@ -34,7 +32,7 @@ class Scaled:
         return wide << self._shift
 
     def times(self, number: Any) -> Signal:
-        """2 * number * 2**shift, for a signed number of at most 18 bits."""
+        """2 * number * 2**shift, for a signed number of at most 18 bits and a shift of at most max_shift."""
         return self._wide(self._moved(number * 2), "multiple")
 
 

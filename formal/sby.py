@@ -70,11 +70,7 @@ def prove(proof: Proof, folder: Path, *, claim_only: bool = False) -> Outcome:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "top.il").write_text(statement.rtlil(proof.platform))
     (folder / "proof.sby").write_text(sby_file(proof))
-    reason = trace = ""
-    for task in ("claim",) if claim_only else ("claim", "reach"):
-        reason, trace = _run(proof.name, task, folder)
-        if reason:
-            break
+    reason, trace = _run(proof.name, ["claim"] if claim_only else ["claim", "reach"], folder)
     return Outcome(
         name=proof.name,
         mode=proof.mode.value,
@@ -88,11 +84,11 @@ def prove(proof: Proof, folder: Path, *, claim_only: bool = False) -> Outcome:
     )
 
 
-def _run(name: str, task: str, folder: Path) -> tuple[str, str]:
-    """(reason, trace) of a failed task; the reason of one that passed is empty."""
+def _run(name: str, tasks: list[str], folder: Path) -> tuple[str, str]:
+    """(reason, trace) of the first failed task, side by side with the others; the reason is empty if all passed."""
     arguments = [str(find_tool("yowasp-sby")), *(word for pair in TOOLS.items() for word in pair)]
-    log = folder / f"{task}.log"
-    with log.open("wb") as output, _session([*arguments, "-f", "proof.sby", task], folder, output) as process:
+    log = folder / "sby.log"
+    with log.open("wb") as output, _session([*arguments, "-f", "proof.sby", *tasks], folder, output) as process:
         started = time.monotonic()
         while True:
             try:
@@ -104,18 +100,26 @@ def _run(name: str, task: str, folder: Path) -> tuple[str, str]:
     if status == 0:
         return "", ""
     text = log.read_text(errors="replace")
-    return _reason(text, log), _trace(folder / f"proof_{task}")
+    for task in tasks:
+        own = "\n".join(line for line in text.splitlines() if f"[proof_{task}]" in line)
+        if "DONE (PASS" not in own:
+            return _reason(own, log), _trace(folder / f"proof_{task}")
+    raise UserError(f"sby exited with status {status} though every task passed (log: {log})")
 
 
 def _reason(text: str, log: Path) -> str:
     """Why a task failed, from its log. Raises UserError when it did not get as far as an answer."""
-    if failed := re.search(r"Assert failed in \w+: (\S+)", text):
+    if failed := re.search(r"engine_0(?!\.induction).*Assert failed in \w+: (\S+)", text):
         return f"the assertion at {failed[1]} can fail"
+    if failed := re.search(r"engine_0\.induction.*Assert failed in \w+: (\S+)", text):
+        return (
+            f"the induction does not close: the assertion at {failed[1]} can fail after a state that may be unreachable"
+        )
     if unreached := re.search(r"Unreached cover statement at \w+: (\S+)", text):
         return f"the situation at {unreached[1]} cannot be reached"
-    if re.search(r"assumptions are (conflicting|unsatisfiable)|Assumptions are unsatisfiable", text):
+    if "Assumptions are unsatisfiable" in text:
         return "the assumptions contradict each other"
-    if re.search(r"Reached TIMEOUT", text):
+    if "Reached TIMEOUT" in text:
         return f"no answer within {TIMEOUT_SECONDS} s"
     if re.search(r"DONE \((FAIL|UNKNOWN)", text):
         return "the statement was not proved"

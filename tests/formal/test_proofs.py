@@ -1,0 +1,76 @@
+"""Proofs can fail: faulty units, false claims, unreachable situations and contradicting assumptions are all told."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from formal.catalogue import MODULES, all_proofs
+from formal.faults import FAULTS, Fault, planted
+from formal.proof import Mode, Proof
+from formal.sby import prove
+from formal.statement import Statement
+from sim.contract.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+QUICK = ("credit_fifo_2", "sequencer", "rescale_round", "product_sweep")
+"""Of each kind of statement one; `python -m formal faults` tries them all."""
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.proof in QUICK], ids=lambda fault: fault.proof)
+def test_a_fault_breaks_its_proof(fault: Fault, tmp_path: Path) -> None:
+    with planted(fault) as proof:
+        outcome = prove(proof, tmp_path, claim_only=True)
+    assert not outcome.passed
+    assert re.fullmatch(r"the assertion at \S+formal/\w+\.py:\d+ can fail", outcome.reason)
+    assert Path(outcome.trace).suffix == ".vcd" and Path(outcome.trace).stat().st_size > 0
+
+
+def test_every_kind_of_statement_has_a_fault() -> None:
+    proofs = all_proofs()
+    assert {proofs[fault.proof].module for fault in FAULTS} == {f"formal.{module}" for module in MODULES}
+
+
+def test_a_fault_that_fits_nowhere_is_refused() -> None:
+    with (
+        pytest.raises(UserError, match=r"hdl\.finish has 'no such text' 0 times"),
+        planted(Fault("finish", "hdl.finish", "no such text", "")),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({}, ""),
+        ({"claim": 2}, "the assertion at .* can fail"),
+        ({"claim": 2, "assumption": 1}, "the situation at .* cannot be reached"),
+        ({"assumption": -1}, "the assumptions contradict each other"),
+    ],
+    ids=["proved", "false", "unreachable", "contradicting"],
+)
+def test_what_a_proof_says_of_itself(changed: dict[str, int], reason: str, tmp_path: Path) -> None:
+    def write(statement: Statement) -> None:
+        value = statement.chosen("value", 2)
+        statement.always(value < changed.get("claim", 4))
+        statement.assume(value <= changed.get("assumption", 3))
+        statement.reach(value == 2)
+
+    proof = Proof(name="t", says="", assumes="", write=write, mode=Mode.INDUCTION, depth=1, reach_depth=2)
+    outcome = prove(proof, tmp_path)
+    assert outcome.passed == (not reason)
+    assert re.fullmatch(reason, outcome.reason)
+
+
+def test_the_page_of_proofs_names_each_with_its_mode_and_depth() -> None:
+    page = (ROOT / "docs/formal.md").read_text()
+    for proof in all_proofs().values():
+        row = next((line for line in page.splitlines() if line.startswith(f"| `{proof.name}` |")), "")
+        assert [cell.strip() for cell in row.split("|")[2:4]] == [proof.mode, str(proof.depth)], proof.name
+
+
+def test_names_are_unique_and_texts_are_whole() -> None:
+    for proof in all_proofs().values():
+        assert proof.says.endswith(".") and proof.assumes.endswith(".")
+        assert proof.module.startswith("formal.")
