@@ -38,7 +38,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="name every proof, with what it says and assumes")
+    listing = commands.add_parser("list", help="name every proof, with what it says and assumes")
+    listing.add_argument("--markdown", action="store_true", help="as the table of docs/formal.md")
     faults = commands.add_parser(
         "faults",
         help="show that proofs can fail: put a fault into a unit, see its proof find it",
@@ -79,7 +80,19 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _list() -> None:
+def markdown() -> list[str]:
+    """Lines of the table of docs/formal.md."""
+    rows = [
+        f"| `{proof.name}` | {proof.mode} | {proof.depth} | {proof.says} | {proof.assumes} |".replace("**", "^")
+        for proof in all_proofs().values()
+    ]
+    return ["| proof | mode | depth | says | assumes |", "|---|---|---|---|---|", *rows]
+
+
+def _list(*, as_markdown: bool) -> None:
+    if as_markdown:
+        print("\n".join(markdown()))
+        return
     for proof in all_proofs().values():
         print(f"{proof.name}: {proof.mode}, depth {proof.depth}\n    {proof.says}\n    Assumes: {proof.assumes}")
 
@@ -129,7 +142,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         if arguments.command == "list":
-            _list()
+            _list(as_markdown=arguments.markdown)
         elif arguments.command == "faults":
             _faults(arguments)
         else:

@@ -63,7 +63,7 @@ PROOFS = (
         name="accumulator",
         says="A token's accumulator is the exact sum of its bias and of all products since, after any number of K "
         "tiles and passes: 36 bits never wrap.",
-        assumes="|bias| * 4 plus the magnitudes of the products since stay within 2**35 - 1: "
+        assumes="4 * abs(bias) plus the magnitudes of the products since stay within 2**35 - 1: "
         "sim.contract.linear.QuantizedLinear refuses layers whose worst case does not. Visits to a token are at least "
         "REVISIT_DISTANCE cycles apart (proved of the sequencer). Products are whatever the multiplier gives. One "
         "column, token_depth 8.",

@@ -138,9 +138,9 @@ PROOFS = (
         name="sequencer",
         says="Promised results never exceed the credits, and credits never underflow: with an output FIFO of that "
         "depth no result is lost. One take per LOAD, never for what is not offered, never a second one before the "
-        "first was answered: so never twice for one transfer. A RUN accepts its tokens in order, each once, with its own "
-        "`first` and `last`; two visits to a token are REVISIT_DISTANCE cycles apart. `o_quiet` only when `drain` cycles have "
-        "passed.",
+        "first was answered: so never twice for one transfer. A RUN accepts its tokens in order, each once, with its "
+        "own `first` and `last`; two visits to a token are REVISIT_DISTANCE cycles apart. `o_quiet` only when `drain` "
+        "cycles have passed.",
         assumes="A result is taken only after its promise (proved of the output FIFO); a take is answered once, in a "
         "later cycle; commands ask for at most token_depth tokens. 5 credits, token_depth 8.",
         write=write,

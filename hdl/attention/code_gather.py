@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hdl.array.geometry import CODE_BITS
 from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.loops import Loops
 from hdl.ecp5.block_memory import BlockMemory
 from hdl.ecp5.distributed_ram import DistributedRam
 from hdl.pipeline import delay
@@ -40,7 +41,7 @@ class CodeGather(wiring.Component):
 
     One set is written while another is read (two halves). Throughput: one word per cycle on either side, and one cycle
     between two sets. A set is read from the cycle after its last word came in.
-    Latency from there to `o`: `latency` = 6 cycles, 7 where a bank needs several block RAMs for its depth.
+    Latency from there to `o`: `latency` = 7 cycles, 8 where a bank needs several block RAMs for its depth.
 
     Memory: rows / lanes banks of lanes * 4 bits by 2 * code_words; 8 * rows * code_words bits in all.
     """
@@ -50,7 +51,7 @@ class CodeGather(wiring.Component):
         self._banks = geometry.array.rows // geometry.lanes
         self._bank_width = geometry.lanes * CODE_BITS
         self._memory_latency = BlockMemory.latency(width=self._bank_width, depth=HALVES * geometry.code_words)
-        self.latency = self._memory_latency + 4
+        self.latency = self._memory_latency + 5
         command = geometry.command_layout.members
         read = data.StructLayout({name: command[name] for name in ("queries", "tiles", "groups", "planes", "runs")})
         super().__init__(
@@ -63,6 +64,12 @@ class CodeGather(wiring.Component):
                 "o_idle": Out(1),
             }
         )
+
+    @property
+    def block_rams(self) -> int:
+        """DP16KD of the memory."""
+        depth = HALVES * self._geometry.code_words
+        return self._banks * BlockMemory(width=self._bank_width, depth=depth).block_rams
 
     @staticmethod
     def model(
@@ -81,23 +88,26 @@ class CodeGather(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """A writer that steps, a reader that counts, the look-up, and the number of full halves between them."""
         m = Module()
-        geometry = self._geometry
+        geometry, latency = self._geometry, self._memory_latency
         filled, emptied, full = Signal(), Signal(), Signal(range(HALVES + 1))
         m.d.sync += full.eq(full + filled - emptied)
         write_enables, write_address, writing = self._writer(m, filled, full)
         m.submodules.fifo = fifo = CreditFifo(
-            geometry.array.rows * CODE_BITS, depth=self._memory_latency + 3 + CreditFifo.TURNAROUND
+            geometry.array.rows * CODE_BITS, depth=self.latency - 1 + CreditFifo.TURNAROUND
         )
         issue, read_address, run, reading = self._reader(m, emptied, (full != 0) & fifo.o_room)
         m.d.comb += [
             fifo.spend.eq(issue),
-            fifo.store.eq(delay(m, issue, self._memory_latency + 2, "issue", reset_less=False)),
+            fifo.store.eq(delay(m, issue, latency + 3, "issue", reset_less=False)),
             self.o.valid.eq(fifo.o.valid),
             self.o.payload.as_value().eq(fifo.o.payload),
             fifo.o.ready.eq(self.o.ready),
             self.o_idle.eq(~writing & ~reading & (full == 0) & fifo.o_empty),
         ]
 
+        write_enables = delay(m, write_enables, 1, "write_enables", reset_less=False)
+        write_address, codes_in = delay(m, write_address, 1, "write_address"), delay(m, self.i.payload.code, 1, "in")
+        read_address = delay(m, read_address, 1, "read_address")
         codes = []
         for bank in range(self._banks):
             memory = BlockMemory(width=self._bank_width, depth=HALVES * geometry.code_words)
@@ -105,92 +115,105 @@ class CodeGather(wiring.Component):
             m.d.comb += [
                 memory.write_enable.eq(write_enables[bank]),
                 memory.write_address.eq(write_address),
-                memory.write_data.eq(self.i.payload.code.as_value()),
+                memory.write_data.eq(codes_in.as_value()),
                 memory.read_address.eq(read_address),
             ]
             codes.append(memory.read_data)
-        chosen = delay(m, run, self._memory_latency + 1, "run")
+        chosen = delay(m, run, latency + 2, "run")
         word = Cat(codes)
         code, nibble = (Signal(len(word), name=name, reset_less=True) for name in ("code", "nibble"))
         m.d.sync += code.eq(word)
         m.d.comb += [self.i_level.ready.eq(1), fifo.word.eq(nibble)]
+        level_enable = delay(m, self.i_level.valid, 1, "level_enable", reset_less=False)
+        level = delay(m, self.i_level.payload, 1, "level")
         for row in range(geometry.array.rows):
             m.submodules[f"levels{row}"] = levels = DistributedRam(width=CODE_BITS * geometry.score_planes)
             planes = [levels.read_data.word_select(plane, CODE_BITS) for plane in range(geometry.score_planes)]
             m.d.comb += [
-                levels.write_enable.eq(self.i_level.valid),
-                levels.write_address.eq(self.i_level.payload.code),
-                levels.write_data.eq(self.i_level.payload.nibbles.as_value()),
+                levels.write_enable.eq(level_enable),
+                levels.write_address.eq(level.code),
+                levels.write_data.eq(level.nibbles.as_value()),
                 levels.read_address.eq(code.word_select(row, CODE_BITS)),
             ]
             m.d.sync += nibble.word_select(row, CODE_BITS).eq(Array(planes)[chosen])
         return m
 
-    def _writer(self, m: Module, filled: Signal, full: Signal) -> tuple[Any, Any, Signal]:
+    def _writer(self, m: Module, filled: Signal, full: Signal) -> tuple[Signal, Signal, Signal]:
         """(enable per bank, address, a set is being written)."""
         geometry = self._geometry
-        half, writing = Signal(), Signal()
+        writing, accepted = Signal(), Signal()
         queries = Signal.like(self.i_shape.payload, reset_less=True)
-        row = Signal.like(queries)
-        start = Mux(half, geometry.code_words, 0)
-        address = Signal(range(HALVES * geometry.code_words), reset_less=True)
-        bank = Signal(self._banks, init=1)
-        accepted = Signal()
+        address, next_row = (
+            Signal(range(HALVES * geometry.code_words), name=name, reset_less=True) for name in ("address", "next_row")
+        )
+        start, bank = self._start(m, filled, "write"), Signal(self._banks, init=1)
+        m.submodules.rows = rows = Loops([geometry.array.token_depth])
+        enables = Signal(self._banks)
         m.d.comb += [
             # With both halves full the one to be written is being read, or waits for that.
             self.i_shape.ready.eq(~writing & (full != HALVES)),
             self.i.ready.eq(writing),
             accepted.eq(self.i.valid & writing),
-            filled.eq(accepted & self.i.payload.last & (row == queries - 1)),
+            rows.start.eq(self.i_shape.valid & self.i_shape.ready),
+            rows.counts.loop0.eq(self.i_shape.payload),
+            rows.step.eq(accepted & self.i.payload.last),
+            filled.eq(rows.step & rows.ends[0]),
+            enables.eq(Mux(accepted, bank, 0)),
         ]
-        with m.If(self.i_shape.valid & self.i_shape.ready):
-            m.d.sync += [queries.eq(self.i_shape.payload), writing.eq(1), row.eq(0), address.eq(start), bank.eq(1)]
+        with m.If(rows.start):
+            m.d.sync += [queries.eq(self.i_shape.payload), writing.eq(1), bank.eq(1)]
+            m.d.sync += [address.eq(start), next_row.eq(start + 1)]
         with m.If(accepted):
             m.d.sync += bank.eq(bank.rotate_left(1))
             with m.If(bank[-1]):
                 m.d.sync += address.eq(address + queries)
             with m.If(self.i.payload.last):
-                m.d.sync += [row.eq(row + 1), address.eq(start + row + 1), bank.eq(1)]
+                m.d.sync += [address.eq(next_row), next_row.eq(next_row + 1), bank.eq(1)]
         with m.If(filled):
-            m.d.sync += [writing.eq(0), half.eq(~half)]
-        return [bit & accepted for bit in bank], address, writing
+            m.d.sync += writing.eq(0)
+        return enables, address, writing
+
+    def _start(self, m: Module, toggle: Signal, name: str) -> Signal:
+        """First address of a half; the other one from the cycle after `toggle`."""
+        start = Signal(range(HALVES * self._geometry.code_words), name=f"{name}_start")
+        with m.If(toggle):
+            m.d.sync += start.eq(Mux(start == 0, self._geometry.code_words, 0))
+        return start
 
     def _reader(self, m: Module, emptied: Signal, enable: Any) -> tuple[Signal, Signal, Signal, Signal]:
         """(a word is read, its address, its nibble, a set is asked for)."""
         geometry = self._geometry
-        half, reading, issue = Signal(), Signal(), Signal()
-        shape = Signal.like(self.i_read.payload, reset_less=True)
-        start = Mux(half, geometry.code_words, 0)
-        address, group_start = (
-            Signal(range(HALVES * geometry.code_words), name=name, reset_less=True)
-            for name in ("address", "group_start")
+        reading, issue = Signal(), Signal()
+        address, group = (
+            Signal(range(HALVES * geometry.code_words), name=name, reset_less=True) for name in ("address", "group")
         )
-        loops = ("queries", "runs", "planes", "groups", "tiles")
-        counters = [Signal.like(shape[name], name=f"{name}_done", reset_less=True) for name in loops]
-        ends = [Signal(name=f"{name}_end") for name in loops]
+        start = self._start(m, emptied, "read")
+        shape = self.i_read.payload
+        names = ("queries", "runs", "planes", "groups", "tiles")
+        m.submodules.passes = passes = Loops([(1 << len(shape[name])) - 1 for name in names])
+        run = Signal(range(geometry.score_planes), reset_less=True)
         m.d.comb += [
             self.i_read.ready.eq(~reading),
             issue.eq(reading & enable),
-            emptied.eq(issue & ends[-1]),
+            emptied.eq(issue & passes.ends[-1]),
+            passes.start.eq(self.i_read.valid & ~reading),
+            passes.step.eq(issue),
         ]
-        with m.If(self.i_read.valid & ~reading):
-            m.d.sync += [shape.eq(self.i_read.payload), reading.eq(1), address.eq(start), group_start.eq(start)]
-            m.d.sync += [counter.eq(0) for counter in counters]
-        inner: Any = 1
-        for name, counter, end in zip(loops, counters, ends, strict=True):
-            m.d.comb += end.eq(inner & (counter == shape[name] - 1))
-            with m.If(issue & inner):
-                m.d.sync += counter.eq(Mux(end, 0, counter + 1))
-            inner = end
-        queries_end, _, planes_end, groups_end, tiles_end = ends
+        m.d.comb += [passes.counts[f"loop{number}"].eq(shape[name]) for number, name in enumerate(names)]
+        queries_end, runs_end, planes_end, groups_end, _ = passes.ends
+        with m.If(passes.start):
+            m.d.sync += [reading.eq(1), address.eq(start), group.eq(start), run.eq(0)]
         with m.If(issue):
-            m.d.sync += address.eq(address + 1)
-            with m.If(queries_end):
-                m.d.sync += address.eq(group_start)
-            with m.If(planes_end):
-                m.d.sync += [address.eq(address + 1), group_start.eq(address + 1)]
             with m.If(groups_end):
-                m.d.sync += [address.eq(start), group_start.eq(start)]
-            with m.If(tiles_end):
-                m.d.sync += [reading.eq(0), half.eq(~half)]
-        return issue, address, counters[1], reading
+                m.d.sync += [address.eq(start), group.eq(start)]
+            with m.Elif(queries_end & ~planes_end):
+                m.d.sync += address.eq(group)
+            with m.Else():
+                m.d.sync += address.eq(address + 1)
+                with m.If(planes_end):
+                    m.d.sync += group.eq(address + 1)
+            with m.If(queries_end):
+                m.d.sync += run.eq(Mux(runs_end, 0, run + 1))
+            with m.If(emptied):
+                m.d.sync += reading.eq(0)
+        return issue, address, run, reading

@@ -11,12 +11,13 @@ been read. That costs no time where the array has other work while rows go out (
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.loops import Loops
 from hdl.ecp5.block_memory import BlockMemory
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
@@ -36,7 +37,7 @@ class ReorderBuffer(wiring.Component):
 
     Throughput: one word per cycle on either side. A row may go out from the cycle after its last word came in. Words of
     the next set enter while rows of this one go out, never ahead of them (see above).
-    Latency from the last word of a row to its first word on `o`: `latency` = 5 cycles, 6 where a bank needs several
+    Latency from the last word of a row to its first word on `o`: `latency` = 6 cycles, 7 where a bank needs several
     block RAMs for its depth.
 
     Memory: columns / lanes banks of lanes * 16 bits by logit_words; 16 * columns * logit_words bits in all.
@@ -47,7 +48,7 @@ class ReorderBuffer(wiring.Component):
         self._bank_width = geometry.lanes * WIDE_BITS
         self._banks = geometry.array.columns // geometry.lanes
         self._memory_latency = BlockMemory.latency(width=self._bank_width, depth=geometry.logit_words)
-        self.latency = self._memory_latency + 3
+        self.latency = self._memory_latency + 4
         super().__init__(
             {
                 "i_shape": In(stream.Signature(geometry.shape_layout)),
@@ -56,6 +57,11 @@ class ReorderBuffer(wiring.Component):
                 "o_idle": Out(1),
             }
         )
+
+    @property
+    def block_rams(self) -> int:
+        """DP16KD of the memory."""
+        return self._banks * BlockMemory(width=self._bank_width, depth=self._geometry.logit_words).block_rams
 
     @staticmethod
     def model(tiles: NDArray[np.int16], keys: int) -> NDArray[np.int16]:
@@ -67,106 +73,114 @@ class ReorderBuffer(wiring.Component):
         """A writer that counts, a reader that steps, and two counters of rows between them."""
         m = Module()
         geometry = self._geometry
-        counts = range(geometry.array.token_depth + 1)
+        token_depth = geometry.array.token_depth
+        # One less than a number of rows: the sign says that there is none.
+        rows_less_one = signed(token_depth.bit_length() + 1)
         write, row_read, hand_over = Signal(), Signal(), Signal()
-        reading, row = Signal(), Signal(counts)
+        reading = Signal()
+        rows_read = Signal(rows_less_one, reset_less=True)
 
         # The writer; `handed`: the reader has taken this set over.
         shape = Signal(geometry.shape_layout, reset_less=True)
-        done, handed, last_tile = Signal(init=1), Signal(init=1), Signal(reset_less=True)
-        tile, query = Signal(range(geometry.key_columns + 1), reset_less=True), Signal(counts, reset_less=True)
+        done, handed = Signal(init=1), Signal(init=1)
         write_address = Signal(range(geometry.logit_words), reset_less=True)
+        complete, unread = (Signal(rows_less_one, name=name, init=-1) for name in ("complete", "unread"))
+        m.submodules.words = words = Loops([token_depth, geometry.key_columns])
         # `behind`: what is read is the set before the one that is written. `lead`: rows that are read whose first word
         # is not overwritten yet. The first tile is enough: once all rows are read nothing can be hurt.
-        behind, lead = Signal(), Signal(counts)
+        behind, lead = Signal(), Signal(rows_less_one)
+        taken, last_tile = Signal(), words.last[1]
         m.d.comb += [
             self.i_shape.ready.eq(done & handed),
-            self.i.ready.eq(~done & (~(reading & behind) | (lead != 0))),
+            taken.eq(self.i_shape.valid & self.i_shape.ready),
+            words.start.eq(taken),
+            words.counts.loop0.eq(self.i_shape.payload.queries),
+            words.counts.loop1.eq(self.i_shape.payload.tiles),
+            words.step.eq(write),
+            self.i.ready.eq(~done & (~reading | ~behind | ~lead[-1])),
             write.eq(self.i.valid & self.i.ready),
         ]
-        with m.If(reading & behind):
-            m.d.sync += lead.eq(lead + row_read - write)
-        with m.If(self.i_shape.valid & self.i_shape.ready):
-            m.d.sync += [
-                shape.eq(self.i_shape.payload),
-                done.eq(0),
-                handed.eq(0),
-                behind.eq(1),
-                last_tile.eq(self.i_shape.payload.tiles == 1),
-                tile.eq(1),
-                query.eq(0),
-                write_address.eq(0),
-                lead.eq(row + row_read),
-            ]
+        count(m, lead, row_read, write)
         with m.If(write):
-            m.d.sync += [write_address.eq(write_address + 1), query.eq(query + 1)]
-            with m.If(query == shape.queries - 1):
-                m.d.sync += [query.eq(0), tile.eq(tile + 1), last_tile.eq(tile + 1 == shape.tiles), done.eq(last_tile)]
+            m.d.sync += write_address.eq(write_address + 1)
+            with m.If(words.ends[1]):
+                m.d.sync += done.eq(1)
+        count(m, complete, write & last_tile, Const(0, 1))
+        with m.If(taken):
+            m.d.sync += [shape.eq(self.i_shape.payload), write_address.eq(0), done.eq(0), handed.eq(0), behind.eq(1)]
+            m.d.sync += [complete.eq(-1), lead.eq(rows_read + row_read)]
 
         # Rows that are complete and not read yet.
-        complete = Signal(counts)
-        written = write & last_tile
+        count(m, unread, write & last_tile & handed, row_read)
         m.d.comb += hand_over.eq(~handed & ~reading & (last_tile | done))
         with m.If(hand_over):
-            m.d.sync += [handed.eq(1), behind.eq(0), complete.eq(Mux(done, shape.queries, query + written))]
-        with m.Else():
-            m.d.sync += complete.eq(complete + (written & handed) - row_read)
+            m.d.sync += [handed.eq(1), behind.eq(0), unread.eq(complete + write), rows_read.eq(-1)]
+        with m.Elif(row_read):
+            m.d.sync += rows_read.eq(rows_read + 1)
 
         m.submodules.fifo = fifo = CreditFifo(
-            geometry.softmax.logits_layout, depth=self._memory_latency + 2 + CreditFifo.TURNAROUND
+            geometry.softmax.logits_layout, depth=self.latency - 1 + CreditFifo.TURNAROUND
         )
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         issue = Signal()
         m.d.comb += [
-            issue.eq(reading & (complete != 0) & fifo.o_room),
+            issue.eq(reading & ~unread[-1] & fifo.o_room),
             fifo.spend.eq(issue),
             self.o_idle.eq(done & handed & ~reading & fifo.o_empty),
         ]
-        address, bank, last, present = self._reader(m, shape, (hand_over, issue), (reading, row))
-        m.d.comb += row_read.eq(issue & last)
-        self._memory(m, fifo, (write, write_address), issue, (address, bank, last, present))
+        read = self._reader(m, shape, hand_over, issue, (reading, row_read))
+        self._memory(m, fifo, (write, write_address), issue, read)
         return m
 
-    def _reader(self, m: Module, shape: Any, events: tuple[Signal, Signal], state: tuple[Signal, Signal]) -> Any:
-        """(address, bank, last word of its row, lanes with a key) of the word that is read.
+    def _reader(self, m: Module, shape: Any, hand_over: Signal, issue: Signal, state: tuple[Signal, Signal]) -> Any:
+        """(address, bank, last word of its row, lanes with a key) of the word that `issue` reads.
 
-        events: a set is handed over, a word is read. state, set here: rows are to be read, the number of the row.
+        state, set here: rows are left to read; a row is read.
         """
-        (hand_over, issue), (reading, row) = events, state
         geometry = self._geometry
+        reading, row_read = state
         lane_bits = (geometry.lanes - 1).bit_length()
-        queries, address = Signal.like(row, reset_less=True), Signal(range(geometry.logit_words), reset_less=True)
-        words, word = (Signal(range(geometry.softmax.row_words), name=n, reset_less=True) for n in ("words", "word"))
-        bank = Signal(range(self._banks), reset_less=True)
-        tail, last = Signal(geometry.lanes, reset_less=True), Signal()
-        m.d.comb += last.eq(word == words)
+        queries = Signal(range(geometry.array.token_depth + 1), reset_less=True)
+        address, next_row = (
+            Signal(range(geometry.logit_words), name=name, reset_less=True) for name in ("address", "next_row")
+        )
+        bank, tail = Signal(self._banks, reset_less=True), Signal(geometry.lanes, reset_less=True)
+        m.submodules.rows = rows = Loops([geometry.softmax.row_words, geometry.array.token_depth])
+        beyond = shape.keys[:lane_bits]
+        m.d.comb += [
+            rows.start.eq(hand_over),
+            rows.counts.loop0.eq(((shape.keys - 1) >> lane_bits) + 1),
+            rows.counts.loop1.eq(shape.queries),
+            rows.step.eq(issue),
+            row_read.eq(issue & rows.ends[0]),
+        ]
         with m.If(hand_over):
-            beyond = shape.keys[:lane_bits]
-            mask = Cat((beyond == 0) | (beyond > lane) for lane in range(geometry.lanes))
             m.d.sync += [
                 reading.eq(1),
                 queries.eq(shape.queries),
-                words.eq((shape.keys - 1) >> lane_bits),
-                tail.eq(mask if lane_bits else 1),
-                row.eq(0),
+                tail.eq(Cat((beyond == 0) | (beyond > lane) for lane in range(geometry.lanes)) if lane_bits else 1),
                 address.eq(0),
-                word.eq(0),
-                bank.eq(0),
+                next_row.eq(1),
+                bank.eq(1),
             ]
         with m.If(issue):
-            m.d.sync += [word.eq(word + 1), bank.eq(bank + 1)]
-            with m.If(bank == self._banks - 1):
-                m.d.sync += [bank.eq(0), address.eq(address + queries)]
-            with m.If(last):
-                m.d.sync += [word.eq(0), bank.eq(0), address.eq(row + 1), row.eq(row + 1)]
-                m.d.sync += reading.eq(row != queries - 1)
-        return address, bank, last, Mux(last, tail, ~0)
+            m.d.sync += bank.eq(bank.rotate_left(1))
+            with m.If(bank[-1]):
+                m.d.sync += address.eq(address + queries)
+            with m.If(rows.ends[0]):
+                m.d.sync += [bank.eq(1), address.eq(next_row), next_row.eq(next_row + 1)]
+            with m.If(rows.ends[1]):
+                m.d.sync += reading.eq(0)
+        return address, bank, rows.ends[0], Mux(rows.ends[0], tail, ~0)
 
     def _memory(self, m: Module, fifo: CreditFifo, write: Any, issue: Signal, read: Any) -> None:
-        """The banks, and the choice between them in a register of its own."""
+        """The banks, with registers on the way in, and the choice between them, in a register of its own."""
         geometry, latency = self._geometry, self._memory_latency
         write_enable, write_address = write
         address, bank, last, present = read
+        write_enable = delay(m, write_enable, 1, "write_enable", reset_less=False)
+        write_address, data_in = delay(m, write_address, 1, "write_address"), delay(m, self.i.payload, 1, "data_in")
+        read_address = delay(m, address, 1, "read_address")
         words = []
         for number in range(self._banks):
             memory = BlockMemory(width=self._bank_width, depth=geometry.logit_words)
@@ -175,18 +189,29 @@ class ReorderBuffer(wiring.Component):
             m.d.comb += [
                 memory.write_enable.eq(write_enable),
                 memory.write_address.eq(write_address),
-                memory.write_data.eq(Cat(self.i.payload[lane] for lane in lanes)),
-                memory.read_address.eq(address),
+                memory.write_data.eq(Cat(data_in[lane] for lane in lanes)),
+                memory.read_address.eq(read_address),
             ]
             words.append(memory.read_data)
         beside = Signal(data.StructLayout({"last": 1, "present": geometry.lanes}))
         m.d.comb += [beside.last.eq(last), beside.present.eq(present)]
+        read_bank = delay(m, bank, latency + 1, "bank")
         chosen = Signal(self._bank_width, reset_less=True)
-        m.d.sync += chosen.eq(Array(words)[delay(m, bank, latency, "bank")])
-        beside = delay(m, beside, latency + 1, "beside")
+        for number, word in enumerate(words):
+            with m.If(read_bank[number]):
+                m.d.sync += chosen.eq(word)
+        beside = delay(m, beside, latency + 2, "beside")
         m.d.comb += [
-            fifo.store.eq(delay(m, issue, latency + 1, "issue", reset_less=False)),
+            fifo.store.eq(delay(m, issue, latency + 2, "issue", reset_less=False)),
             fifo.word.logit.as_value().eq(chosen),
             fifo.word.present.eq(beside.present),
             fifo.word.last.eq(beside.last),
         ]
+
+
+def count(m: Module, counter: Signal, up: Any, down: Any) -> None:
+    """One up or down per cycle, nothing when both happen."""
+    with m.If(up & ~down):
+        m.d.sync += counter.eq(counter + 1)
+    with m.Elif(down & ~up):
+        m.d.sync += counter.eq(counter - 1)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal
+from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.loops import Loops
 from hdl.sequencer import Opcode, command_layout
 
 LOOPS = ("runs", "planes", "groups", "tiles")
@@ -34,38 +35,45 @@ class AttentionSequencer(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """Four counters; a step is a LOAD and a RUN."""
+        """A step of the loops is a LOAD and a RUN."""
         m = Module()
-        command = Signal(self._geometry.command_layout, reset_less=True)
-        counters = [Signal.like(command[name], name=f"{name}_done", reset_less=True) for name in LOOPS]
-        ends = [Signal(name=f"{name}_end") for name in LOOPS]
-        active, running = Signal(), Signal()
-        output, taken = self.o_command.payload, Signal()
-        first = ~counters[0].any() & ~counters[1].any() & ~counters[2].any()
+        limits = self._geometry.command_layout.members
+        m.submodules.loops = loops = Loops([(1 << Shape.cast(limits[name]).width) - 1 for name in LOOPS])
+        codebook, queries, mix = (
+            Signal.like(self.i_command.payload[name], name=name, reset_less=True)
+            for name in ("codebook", "queries", "phase")
+        )
+        active, running, taken = Signal(), Signal(), Signal()
+        output = self.o_command.payload
+        first, last = loops.first[:3].all(), loops.ends[2]
         m.d.comb += [
             self.i_command.ready.eq(~active),
             self.o_idle.eq(~active),
             self.o_command.valid.eq(active),
             taken.eq(active & self.o_command.ready),
-            self.o_keep.eq(counters[0].any()),
+            self.o_keep.eq(~loops.first[0]),
             output.opcode.eq(Mux(running, Opcode.RUN, Opcode.LOAD)),
-            output.codebook.eq(command.codebook),
+            output.codebook.eq(codebook),
             output.load_bias.eq(first),
-            output.tokens.eq(command.queries),
+            output.tokens.eq(queries),
             output.first.eq(first),
-            output.last.eq(ends[2]),
+            output.last.eq(last),
+            loops.start.eq(self.i_command.valid & ~active),
+            loops.step.eq(taken & running),
         ]
-        with m.If(self.i_command.valid & ~active):
-            m.d.sync += [command.eq(self.i_command.payload), active.eq(1), running.eq(0)]
-            m.d.sync += [counter.eq(0) for counter in counters]
-        inner: Any = 1
-        for name, counter, end in zip(LOOPS, counters, ends, strict=True):
-            m.d.comb += end.eq(inner & (counter == command[name] - 1))
-            with m.If(taken & running & inner):
-                m.d.sync += counter.eq(Mux(end, 0, counter + 1))
-            inner = end
+        m.d.comb += [
+            loops.counts[f"loop{number}"].eq(self.i_command.payload[name]) for number, name in enumerate(LOOPS)
+        ]
+        with m.If(loops.start):
+            m.d.sync += [
+                active.eq(1),
+                running.eq(0),
+                codebook.eq(self.i_command.payload.codebook),
+                queries.eq(self.i_command.payload.queries),
+                mix.eq(self.i_command.payload.phase == Phase.MIX),
+            ]
         with m.If(taken):
             m.d.sync += running.eq(~running)
-            with m.If(running):
-                m.d.sync += [self.o_phase.eq(command.phase == Phase.MIX), active.eq(~ends[-1])]
+        with m.If(loops.step):
+            m.d.sync += [self.o_phase.eq(mix), active.eq(~loops.ends[3])]
         return m

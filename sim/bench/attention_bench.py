@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hdl.array.geometry import PRESETS
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry, Phase
@@ -16,7 +17,13 @@ from sim.bench.packing import pack, payload_bytes, unpack
 from sim.bench.player import BackPressure, Episode, Flip, play
 from sim.bench.verilator import VerilatedModel, compile_model, verilog_of
 
-TOP = "attention"
+TOP: Final = "attention"
+
+SIMULATED: Final = AttentionGeometry(array=PRESETS["small"], lanes=4, logit_words=8192, code_words=2048)
+"""What tests and benchmarks compile, once for both: buffers for 16 queries of 4,096 keys, or a window of 196 tokens."""
+
+VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group"))
+"""Signals of it that a `Flip` may change."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,9 @@ class AttentionRun:
 
 
 def compile_attention(
-    geometry: AttentionGeometry,
+    geometry: AttentionGeometry = SIMULATED,
     *,
-    visible: Sequence[tuple[str, str]] = (),
+    visible: Sequence[tuple[str, str]] = VISIBLE,
     mutate: Callable[[str], str] | None = None,
 ) -> CompiledAttention:
     """Compile a unit, or take it from the cache; visible, mutate: as in sim.bench.matmul_bench."""

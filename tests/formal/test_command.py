@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from formal.__main__ import main
+from formal.__main__ import main, markdown
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/formal.md"
 
 
 def test_it_lists_every_proof(capsys: pytest.CaptureFixture[str]) -> None:
@@ -13,6 +15,11 @@ def test_it_lists_every_proof(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "sequencer: k-induction, depth 4\n" in text
     assert "product_program_uniform: bounded, depth 21\n" in text
+
+
+def test_the_page_has_the_table_of_proofs() -> None:
+    table = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    assert table == markdown(), "write the output of `python -m formal list --markdown` into docs/formal.md"
 
 
 @pytest.mark.parametrize("command", ["run", "faults"])

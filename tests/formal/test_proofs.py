@@ -12,8 +12,6 @@ from formal.sby import prove
 from formal.statement import Statement
 from sim.contract.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-
 QUICK = ("credit_fifo_2", "sequencer", "rescale_round", "product_sweep")
 """Of each kind of statement one; `python -m formal faults` tries them all."""
 
@@ -61,13 +59,6 @@ def test_what_a_proof_says_of_itself(changed: dict[str, int], reason: str, tmp_p
     outcome = prove(proof, tmp_path)
     assert outcome.passed == (not reason)
     assert re.fullmatch(reason, outcome.reason)
-
-
-def test_the_page_of_proofs_names_each_with_its_mode_and_depth() -> None:
-    page = (ROOT / "docs/formal.md").read_text()
-    for proof in all_proofs().values():
-        row = next((line for line in page.splitlines() if line.startswith(f"| `{proof.name}` |")), "")
-        assert [cell.strip() for cell in row.split("|")[2:4]] == [proof.mode, str(proof.depth)], proof.name
 
 
 def test_names_are_unique_and_texts_are_whole() -> None:
