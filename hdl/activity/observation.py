@@ -51,6 +51,16 @@ ROLES: Final[Mapping[str, Mapping[str, Role]]] = {
     "Activation": {"i_table": Role.SIDE, "i_setting": Role.SIDE},
     "DepthwiseConvolution": {"i_channels": Role.SIDE},
     "LayerNormUnit": {"i_parameters": Role.SIDE},
+    "Attention": {
+        "i_codebook": Role.SIDE,
+        "i_threshold": Role.SIDE,
+        "i_level": Role.SIDE,
+        "i_weights": Role.ANSWERING,
+        "i_scale": Role.SIDE,
+        "i_bias": Role.SIDE,
+        "i_position": Role.ANSWERING,
+    },
+    "CodeGather": {"i_level": Role.SIDE},
 }
 """Class name of a component: the streams whose role its signature does not tell. Inputs are REQUIRED otherwise."""
 
