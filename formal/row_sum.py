@@ -12,6 +12,9 @@ GEOMETRY = SoftmaxGeometry(lanes=4, keys=4096)
 EXACT_BITS = 48
 TERM_MAX = 1 << (TERM_BITS - 1)
 
+LATENCY = GEOMETRY.tree_levels + 1
+"""Of the unit: the levels of the tree and the accumulator."""
+
 
 def write(s: Statement) -> None:
     """A sum in wide arithmetic beside it."""
@@ -19,7 +22,7 @@ def write(s: Statement) -> None:
     s.unit(row_sum)
     valid, first, last = (s.drive(getattr(row_sum, port), port) for port in ("i_valid", "first", "last"))
     s.drive(row_sum.terms, "terms")
-    wait = row_sum.latency - 1
+    wait = LATENCY - 1
     words = Signal(range(GEOMETRY.row_words + 2))
     began = Signal(range(GEOMETRY.row_words + 2))
     for lane in range(GEOMETRY.lanes):
@@ -46,7 +49,7 @@ PROOFS = (
         assumes="Terms of at most 2**23, as of a largest key; rows of at most 4,096 keys. 4 lanes.",
         write=write,
         mode=Mode.INDUCTION,
-        depth=RowSum(GEOMETRY).latency + 2,
-        reach_depth=RowSum(GEOMETRY).latency + 4,
+        depth=LATENCY + 2,
+        reach_depth=LATENCY + 4,
     ),
 )

@@ -12,8 +12,8 @@ from formal.sby import prove
 from formal.statement import Statement
 from sim.contract.errors import UserError
 
-QUICK = ("credit_fifo_2", "sequencer", "rescale_round", "product_sweep")
-"""Of each kind of statement one; `python -m formal faults` tries them all."""
+QUICK = ("credit_fifo_2", "sequencer", "rescale_round")
+"""A queue, a machine, arithmetic; `python -m formal faults` tries them all."""
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.proof in QUICK], ids=lambda fault: fault.proof)
@@ -39,25 +39,23 @@ def test_a_fault_that_fits_nowhere_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "reason"),
+    ("assumption", "reason"),
     [
-        ({}, ""),
-        ({"claim": 2}, "the assertion at .* can fail"),
-        ({"claim": 2, "assumption": 1}, "the situation at .* cannot be reached"),
-        ({"assumption": -1}, "the assumptions contradict each other"),
+        (1, "the situation at .* cannot be reached"),
+        (-1, "the assumptions contradict each other"),
     ],
-    ids=["proved", "false", "unreachable", "contradicting"],
+    ids=["unreachable", "contradicting"],
 )
-def test_what_a_proof_says_of_itself(changed: dict[str, int], reason: str, tmp_path: Path) -> None:
+def test_a_vacuous_proof_is_told(assumption: int, reason: str, tmp_path: Path) -> None:
     def write(statement: Statement) -> None:
         value = statement.chosen("value", 2)
-        statement.always(value < changed.get("claim", 4))
-        statement.assume(value <= changed.get("assumption", 3))
+        statement.always(value < 2)
+        statement.assume(value <= assumption)
         statement.reach(value == 2)
 
     proof = Proof(name="t", says="", assumes="", write=write, mode=Mode.INDUCTION, depth=1, reach_depth=2)
-    outcome = prove(proof, tmp_path)
-    assert outcome.passed == (not reason)
+    outcome = prove(proof, tmp_path, claim_only=assumption < 0)
+    assert not outcome.passed
     assert re.fullmatch(reason, outcome.reason)
 
 

@@ -26,12 +26,13 @@ def test_a_statement_counts_what_it_claims() -> None:
     assert (statement.assertions, statement.covers) == (1, 2)
     text = statement.rtlil()
     assert text.count("cell $check") == 3
-    assert "wire width 1 input 0 \\clk" in text
+    assert r"wire width 1 input 0  \clk" in text
 
 
 def test_before_the_first_cycle_there_is_nothing() -> None:
-    with pytest.raises(ValueError, match="from cycle 1"):
-        Statement().after(0)
     statement = Statement()
+    with pytest.raises(ValueError, match="from cycle 1"):
+        statement.after(0)
     assert statement.after(3) is statement.after(3)
     assert isinstance(statement.past(Signal(3), 2), Signal)
+    assert statement.rtlil().count("cell $dff") == 5
