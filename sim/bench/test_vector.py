@@ -1,6 +1,10 @@
 """The RTL of encoder, residual, activation and depthwise against the integer contract, and faults that must show."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from hdl.vector.activation import Activation
 from hdl.vector.depthwise import DepthwiseConvolution
 from hdl.vector.encoder import CodeEncoder
 from hdl.vector.residual import ResidualAdd
+from sim.assets import retina_picture
 from sim.bench.player import BackPressure, Flip
 from sim.bench.unit import CompiledUnit, compile_unit, run_jobs
 from sim.bench.vector_bench import (
@@ -24,7 +29,14 @@ from sim.bench.vector_bench import (
 from sim.contract.activation_table import ActivationTable, sample_function
 from sim.contract.depthwise import BIAS_LIMIT, Depthwise
 from sim.contract.encoder import ADDEND_LIMIT, Encoder
+from sim.contract.layer import QuantizedLayer
 from sim.contract.residual import Residual
+from sim.contract.serialize import Operation
+from sim.golden import GoldenModel
+from sim.golden.parameters import Executed
+from sim.picture import load_picture, preprocess
+
+Kind = TypeVar("Kind", bound=Operation)
 
 PRESSURES = {
     "flowing": BackPressure(),
@@ -195,6 +207,73 @@ def test_convolutions_equal_the_contract_in_every_bit(
         assert left[0] - entered[12 + 1] == DepthwiseConvolution.LATENCY
         passes = np.diff(entered[:: 9 * 12])
         assert passes.tolist() == [9 * 12 + 12 + 2] * 2
+
+
+Sample = tuple[Operation, list[NDArray[np.int16]]]
+
+
+@pytest.fixture(scope="module")
+def real(exported_model: Path) -> list[Sample]:
+    """Every operation of the image encoder with the first eight rows, or windows, of its inputs on the retina."""
+    golden = GoldenModel.from_folder(exported_model)
+    seen: list[Sample] = []
+
+    def observe(_: str, executed: Executed) -> None:
+        seen.append((executed.operation, [wide.values[:8].copy() for wide in executed.inputs]))
+
+    golden.encode_image(preprocess(load_picture(retina_picture()), golden.architecture.input_format).pixels, observe)
+    return seen
+
+
+def some(real: Sequence[Sample], kind: type[Kind], count: int = 6) -> list[tuple[Kind, list[NDArray[np.int16]]]]:
+    """Operations of a kind, evenly spread over the network, and their inputs."""
+    found = [(operation, inputs) for operation, inputs in real if isinstance(operation, kind)]
+    return [found[index] for index in np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)]
+
+
+def test_real_operations_equal_the_golden_model_in_every_bit(
+    real: list[Sample],
+    encoder_unit: CompiledUnit[CodeEncoder],
+    residual_unit: CompiledUnit[ResidualAdd],
+    activation_unit: CompiledUnit[Activation],
+    depthwise_unit: CompiledUnit[DepthwiseConvolution],
+) -> None:
+    """Some of each kind, few of their tokens (rows and channels of a depthwise map), with everybody stalling."""
+    pressure = PRESSURES["stalling"]
+    narrow = [one for one in real if isinstance(one[0], QuantizedLayer) and one[0].encoder.channels <= 320]
+    encoders = [
+        (layer.encoder, tokens.reshape(-1, layer.encoder.channels)[:8])
+        for layer, (tokens,) in some(narrow, QuantizedLayer)
+    ]
+    assert {encoder.code_planes for encoder, _ in encoders} == {1, 2}
+    jobs = [encoder_job(encoder_unit.unit, *pair) for pair in encoders]
+    for (encoder, tokens), result in zip(encoders, run_jobs(encoder_unit, jobs, pressure), strict=True):
+        assert np.array_equal(encoder_codes(encoder_unit.unit, encoder, result), CodeEncoder.model(encoder, tokens))
+
+    sums = [(job, first.ravel()[:400], second.ravel()[:400]) for job, (first, second) in some(real, Residual)]
+    jobs = [residual_job(residual_unit.unit, *one) for one in sums]
+    for one, result in zip(sums, run_jobs(residual_unit, jobs, pressure), strict=True):
+        assert np.array_equal(values_of(residual_unit.unit, result), ResidualAdd.model(*one))
+
+    tables = [(table, values.ravel()[:400]) for table, (values,) in some(real, ActivationTable)]
+    jobs = [activation_job(activation_unit.unit, *pair) for pair in tables]
+    for pair, result in zip(tables, run_jobs(activation_unit, jobs, pressure), strict=True):
+        assert np.array_equal(values_of(activation_unit.unit, result), Activation.model(*pair))
+
+    layers = [
+        (first_channels(layer, 4), np.ascontiguousarray(values[:5, :64, :4]))
+        for layer, (values,) in some(real, Depthwise)
+    ]
+    assert {layer.stride for layer, _ in layers} == {1, 2}
+    unit = depthwise_unit.unit
+    jobs = [depthwise_job(unit, *pair) for pair in layers]
+    for (layer, values), result in zip(layers, run_jobs(depthwise_unit, jobs, pressure), strict=True):
+        found = depthwise_map(unit, layer, values.shape, result)
+        assert np.array_equal(found, DepthwiseConvolution.model(layer, values))
+
+
+def first_channels(layer: Depthwise, count: int) -> Depthwise:
+    return replace(layer, weight=layer.weight[:count], multiplier=layer.multiplier[:count], bias=layer.bias[:count])
 
 
 def expect_flow(entered: NDArray[np.int64], left: NDArray[np.int64], latency: int) -> None:
