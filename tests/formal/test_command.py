@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from formal.__main__ import main, markdown
+from sim.contract.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/formal.md"
 
@@ -38,6 +39,19 @@ def test_it_proves_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "stream_register  k-induction      3           9        2" in output.out
     (result,) = json.loads(file.read_text())["proofs"]
     assert result["passed"] and result["mode"] == "k-induction" and result["seconds"] > 0
+
+
+def test_a_missing_solver_is_named_with_its_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str) -> Path:
+        if name == "z3":
+            raise UserError("gone")
+        return Path(name)
+
+    monkeypatch.setattr("formal.sby.find_tool", find)
+    assert main(["run", "stream_register", "--folder", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith("error: z3 is missing; install it with `pip install z3-solver`\n")
 
 
 def test_a_failed_proof_is_one_line_with_its_trace(
