@@ -2,14 +2,19 @@
 
 """The softmax unit against its model: random and directed rows, gaps and stalls, cycles by the formulas."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from amaranth.sim import Simulator
 from numpy.typing import NDArray
 
 from hdl.softmax.geometry import OFFSET, ROWS_UNDER_WAY
+from hdl.softmax.search import threshold_words
 from hdl.softmax.softmax import Softmax
 from sim.contract.softmax import LARGEST_DISTANCE, log_thresholds
 from tests.hdl.softmax.bench import Row, check, play, random_rows
+from tests.hdl.streams import receive, send
 
 LOWEST, HIGHEST = -(1 << 15), (1 << 15) - 1
 
@@ -65,6 +70,10 @@ def directed_rows(unit: Softmax) -> dict[str, Row]:
         "ascending": row(step * 97 - 16000),
         "descending": row(16000 - step * 97),
         "every halving and its neighbours": row(HIGHEST - np.maximum(512 * (step // 3) + step % 3 - 1, 0)),
+        "whole halvings and their neighbours on every lane": row(
+            HIGHEST
+            - np.resize(np.repeat([0, 1, 511, 512, 513, 8191, 8192, 8193, 16383, 16384], unit.geometry.lanes), keys)
+        ),
         "around the largest distance": row(
             np.where(step == 0, 0, -LARGEST_DISTANCE - 3 + step % 7), np.where(step == 0, 1, 0)
         ),
@@ -109,12 +118,30 @@ def test_odd_thresholds(thresholds: str) -> None:
 
 
 def test_thresholds_are_replaced_between_rows() -> None:
-    """What is written last counts, also where all codes had other thresholds before."""
+    """What is written last counts, also where all codes had other thresholds before, in one simulation."""
     unit = Softmax(lanes=2, keys=16, code_bits=6, bias=0)
     rng = np.random.default_rng(6)
     rows = random_rows(unit, rng, [16, 16])
-    for thresholds in (everywhere(6), uniform(6), everywhere(6) // 3):
-        check(rows, thresholds, play(unit, rows, thresholds, rng=rng))
+    words = [word for row in rows for word in row.payloads(2, rng)[0]]
+    sets = [everywhere(6), uniform(6), everywhere(6) // 3]
+    found: list[list[int]] = []
+
+    async def bench(ctx: Any) -> None:
+        for thresholds in sets:
+            table = enumerate(threshold_words(thresholds, 6).tolist(), 1)
+            load = [{"code": code, "threshold": threshold} for code, threshold in table]
+            await send(ctx, unit.i_threshold, load, rng=rng)
+            await send(ctx, unit.i_logits, words, rng=rng)
+            taken = await receive(ctx, unit.o, len(words), rng=rng)
+            found.append([code for word in taken for code in word.code])
+
+    simulator = Simulator(unit)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    expected = [[Softmax.model(row.logits, thresholds) for row in rows] for thresholds in sets]
+    assert np.array_equal(found, np.array(expected).reshape(len(sets), -1))
+    assert len(np.unique(found, axis=0)) == len(sets)
 
 
 def test_a_score_on_a_threshold_has_the_higher_code() -> None:
