@@ -3,6 +3,7 @@
 A statement is a line of hdl/ on which an assignment of Amaranth begins; it is reached when the branch that it stands in
 is taken at a clock edge of some simulation. Lines that no test elaborates count as not reached. A point is hit when its
 condition, on signals of the hardware itself, is true at a clock edge. The tests compare with models, and must pass.
+With --verilog: Verilator's line coverage of the Verilog that the benches of sim/ compile, instead.
 """
 
 import argparse
@@ -48,12 +49,16 @@ TESTS: Final = (
     "tests/hdl/test_rescale.py",
 )
 
+VERILOG_TESTS: Final = tuple(f"sim/bench/test_{name}.py" for name in ("matmul", "softmax", "layer_norm", "vector"))
+WITHOUT: Final = ("-k", "not real and not lost_carry")
+"""Layers of an exported model, which take a quantizer's run, and a bench that compiles broken Verilog."""
 
-def record(tests: Sequence[str]) -> dict[str, Any]:
+
+def record(tests: Sequence[str], plugin: str = "recorder") -> dict[str, Any]:
     """What tests reach. Raises UserError when one of them fails."""
     with tempfile.TemporaryDirectory(prefix="nibblesam-coverage-") as scratch:
         file = Path(scratch) / "found.json"
-        command = [sys.executable, "-m", "pytest", "-p", "benchmarks.coverage.recorder", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-p", f"benchmarks.coverage.{plugin}", "-p", "no:cacheprovider"]
         environment = {**os.environ, FILE_VARIABLE: str(file), "OMP_NUM_THREADS": "1"}
         status = subprocess.run([*command, *tests], cwd=ROOT, env=environment, check=False).returncode
         if status:
@@ -94,24 +99,41 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def verilog_table(found: dict[str, Any]) -> str:
+    """Top modules with their lines, then all that was missed."""
+    rows = [
+        f"{top:24} {one['reached']:5} of {one['points']:5} lines and branches  {one['reached'] / one['points']:6.1%}"
+        f"  ({one['models']} compiled)"
+        for top, one in found.items()
+    ]
+    return "\n".join([*rows, *(f"not reached: {place}" for one in found.values() for place in one["missed"])])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when at least 90 % of the statements are reached and every point is hit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__)
-    parser.add_argument("--tests", nargs="+", default=TESTS, metavar="TEST", help="instead of all tests of the units")
+    parser.add_argument("--tests", nargs="+", metavar="TEST", help="instead of all tests of the units")
+    parser.add_argument("--verilog", action="store_true", help="Verilator's line coverage of the benches of sim/")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures, with the test that hit each point"
     )
     arguments = parser.parse_args(argv)
     try:
-        result = figures(record(arguments.tests))
+        if arguments.verilog:
+            found = record([*WITHOUT, *(arguments.tests or VERILOG_TESTS)], "verilated")
+            if arguments.json:
+                write_json(arguments.json, found)
+            print(verilog_table(found))
+            return 0 if all(one["reached"] >= 0.9 * one["points"] for one in found.values()) else 1
+        result = figures(record(arguments.tests or TESTS))
         if arguments.json:
             write_json(arguments.json, result)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(table(result))
-    enough = all(one["reached"] >= 0.9 * one["lines"] for one in result["units"].values())
-    return 0 if enough and all(result["points"].values()) else 1
+    lines, reached = (sum(one[name] for one in result["units"].values()) for name in ("lines", "reached"))
+    return 0 if reached >= 0.9 * lines and all(result["points"].values()) else 1
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 Writes {top: {"models": n, "points": n, "reached": n, "missed": [...]}} to the file that the environment names. Every
 compiled model counts, each with its own parameters; a point of a module counts once, however many instances it has.
+Left out is `if (a constant of the back end) begin end`, which Yosys writes into every combinational block so that
+simulators run it at time zero, and which never is true.
 """
 
 import json
@@ -19,18 +21,24 @@ FILE_VARIABLE: Final = "NIBBLESAM_COVERAGE_FILE"
 
 RECORD: Final = re.compile(r"^C '(.*)' (\d+)$")
 
+START: Final = r"if (\$auto$verilog_backend"
+
 Counts = dict[tuple[str, ...], int]
 
 
-def counts_of(text: str) -> Counts:
-    """How often each point of a coverage file of Verilator was passed: by module, line, column and kind of branch."""
+def counts_of(text: str, source: str) -> Counts:
+    """How often each point of a coverage file was passed: by module, line, column and kind of branch.
+
+    text: the coverage file. source: the Verilog it is of.
+    """
     counts: Counts = defaultdict(int)
+    artificial = {str(number) for number, line in enumerate(source.splitlines(), 1) if START in line}
     for line in text.splitlines():
         found = RECORD.match(line)
         if found is None:
             continue
         fields = dict(part.split("\x02", 1) for part in found[1].split("\x01") if part)
-        if fields.get("page", "").startswith(("v_line/", "v_branch/")):
+        if fields.get("page", "").startswith(("v_line/", "v_branch/")) and fields.get("l") not in artificial:
             key = tuple(fields.get(name, "") for name in ("page", "l", "n", "o"))
             counts[key] += int(found[2])
     return dict(counts)
@@ -52,7 +60,8 @@ class _Collector:
         ) -> None:
             original(model, module, folder, environment, **settings)
             counts = self._counts[model.top, model.folder]
-            for key, count in counts_of((folder / "coverage.dat").read_text()).items():
+            source = (model.folder / f"{model.top}.v").read_text()
+            for key, count in counts_of((folder / "coverage.dat").read_text(), source).items():
                 counts[key] += count
 
         setattr(player, "run_cocotb", run)  # noqa: B010

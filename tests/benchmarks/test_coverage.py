@@ -12,6 +12,7 @@ from benchmarks.coverage.__main__ import TESTS, UNITS, figures, record, table
 from benchmarks.coverage.point import Point, conditions, elaborate_in_view
 from benchmarks.coverage.points import POINTS
 from benchmarks.coverage.statements import ROOT, statement_lines
+from benchmarks.coverage.verilated import counts_of
 from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS
 from hdl.array.loader import TableLoader
@@ -113,6 +114,28 @@ def test_branches_that_are_not_taken_are_not_reached() -> None:
     assert found["units"]["parts of vector units"]["reached"] > 10
     assert found["units"]["softmax"]["reached"] == 0
     assert found["points"]["credit fifo: full"]
+
+
+def test_lines_of_verilog_are_counted_once_per_module_and_without_what_the_back_end_adds() -> None:
+    def point(page: str, line: int, kind: str, instance: str, count: int) -> str:
+        fields = {"f": "top.v", "l": line, "n": 5, "page": page, "o": kind, "h": instance}
+        return "C '" + "".join(f"\x01{name}\x02{value}" for name, value in fields.items()) + f"' {count}"
+
+    source = "always @* begin\n  if (\\$auto$verilog_backend.cc:1:dump_module$1 ) begin end\n  if (rst) begin\n"
+    text = "\n".join(
+        [
+            "# SystemC::Coverage-3",
+            point("v_branch/unit", 2, "if", "top.a", 0),
+            point("v_branch/unit", 3, "if", "top.a", 0),
+            point("v_branch/unit", 3, "if", "top.b", 4),
+            point("v_branch/unit", 3, "else", "top.a", 0),
+            point("v_toggle/unit", 3, "rst", "top.a", 9),
+        ]
+    )
+    assert counts_of(text, source) == {
+        ("v_branch/unit", "3", "5", "if"): 4,
+        ("v_branch/unit", "3", "5", "else"): 0,
+    }
 
 
 def test_a_test_that_fails_gives_no_figures() -> None:
