@@ -100,7 +100,8 @@ class ReorderBuffer(wiring.Component):
             self.i.ready.eq(~done & (~reading | ~behind | ~lead[-1])),
             write.eq(self.i.valid & self.i.ready),
         ]
-        count(m, lead, row_read, write)
+        # A row counts one cycle late, when `rows_read` knows of it too.
+        count(m, lead, delay(m, row_read, 1, "row_read", reset_less=False), write)
         with m.If(write):
             m.d.sync += write_address.eq(write_address + 1)
             with m.If(words.ends[1]):
@@ -108,7 +109,7 @@ class ReorderBuffer(wiring.Component):
         count(m, complete, write & last_tile, Const(0, 1))
         with m.If(taken):
             m.d.sync += [shape.eq(self.i_shape.payload), write_address.eq(0), done.eq(0), handed.eq(0), behind.eq(1)]
-            m.d.sync += [complete.eq(-1), lead.eq(rows_read + row_read)]
+            m.d.sync += [complete.eq(-1), lead.eq(rows_read)]
 
         # Rows that are complete and not read yet.
         count(m, unread, write & last_tile & handed, row_read)

@@ -58,7 +58,7 @@ def test_cycles_are_those_of_the_formula(compiled: CompiledAttention) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signal", "after", "transfers"), [("reorder/next_row", "i_position", 300), ("gather/group", "o", 10)]
+    ("signal", "after", "transfers"), [("reorder/next_row", "i_position", 300), ("gather/group", "o", 49)]
 )
 def test_a_flipped_bit_shows(compiled: CompiledAttention, signal: str, after: str, transfers: int) -> None:
     work, expected = work_of(compiled, "windows of 49 tokens")
