@@ -23,6 +23,7 @@ from hdl.array.geometry import PRESETS
 from hdl.attention.code_gather import CodeGather
 from hdl.attention.geometry import AttentionGeometry, Phase
 from hdl.attention.reorder_buffer import ReorderBuffer
+from hdl.ecp5.block_memory import BlockMemory
 from sim.assets import retina_picture
 from sim.bench.attention_bench import SIMULATED, AttentionRun, CompiledAttention, compile_attention, run_plan
 from sim.bench.attention_cases import synthetic_attention, synthetic_operands
@@ -180,10 +181,13 @@ def by_formula(case: Case, geometry: AttentionGeometry) -> dict[str, Any]:
 
 def memories(geometry: AttentionGeometry) -> dict[str, int]:
     """Block RAMs of the two buffers."""
-    return {
-        "reorder_buffer": ReorderBuffer(geometry).block_rams,
-        "code_gather": CodeGather(geometry).block_rams,
-    }
+    count = {}
+    for name, (banks, width, depth) in (
+        ("reorder_buffer", ReorderBuffer(geometry).memory),
+        ("code_gather", CodeGather(geometry).memory),
+    ):
+        count[name] = banks * BlockMemory(width=width, depth=depth).block_rams
+    return count
 
 
 def measure(arguments: argparse.Namespace, announce: Callable[[str], None]) -> dict[str, Any]:

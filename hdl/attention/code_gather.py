@@ -66,10 +66,9 @@ class CodeGather(wiring.Component):
         )
 
     @property
-    def block_rams(self) -> int:
-        """DP16KD of the memory."""
-        depth = HALVES * self._geometry.code_words
-        return self._banks * BlockMemory(width=self._bank_width, depth=depth).block_rams
+    def memory(self) -> tuple[int, int, int]:
+        """Banks, bits of a word, and words of each."""
+        return self._banks, self._bank_width, HALVES * self._geometry.code_words
 
     @staticmethod
     def model(

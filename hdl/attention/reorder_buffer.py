@@ -11,7 +11,7 @@ been read. That costs no time where the array has other work while rows go out (
 from typing import Any
 
 import numpy as np
-from amaranth.hdl import Cat, Const, Elaboratable, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -35,9 +35,9 @@ class ReorderBuffer(wiring.Component):
       beyond the last key are not `present`.
     - `o_idle`: no set is announced and nothing is left to go out.
 
-    Throughput: one word per cycle on either side. A row may go out from the cycle after its last word came in. Words of
-    the next set enter while rows of this one go out, never ahead of them (see above).
-    Latency from the last word of a row to its first word on `o`: `latency` = 6 cycles, 7 where a bank needs several
+    Throughput: one word per cycle on either side; on `o` a row of a single word takes two. Words of the next set enter
+    while rows of this one go out, never ahead of them (see above).
+    Latency from the last word of a row to its first word on `o`: `latency` = 8 cycles, 9 where a bank needs several
     block RAMs for its depth.
 
     Memory: columns / lanes banks of lanes * 16 bits by logit_words; 16 * columns * logit_words bits in all.
@@ -48,7 +48,7 @@ class ReorderBuffer(wiring.Component):
         self._bank_width = geometry.lanes * WIDE_BITS
         self._banks = geometry.array.columns // geometry.lanes
         self._memory_latency = BlockMemory.latency(width=self._bank_width, depth=geometry.logit_words)
-        self.latency = self._memory_latency + 4
+        self.latency = self._memory_latency + 6
         super().__init__(
             {
                 "i_shape": In(stream.Signature(geometry.shape_layout)),
@@ -59,9 +59,9 @@ class ReorderBuffer(wiring.Component):
         )
 
     @property
-    def block_rams(self) -> int:
-        """DP16KD of the memory."""
-        return self._banks * BlockMemory(width=self._bank_width, depth=self._geometry.logit_words).block_rams
+    def memory(self) -> tuple[int, int, int]:
+        """Banks, bits of a word, and words of each."""
+        return self._banks, self._bank_width, self._geometry.logit_words
 
     @staticmethod
     def model(tiles: NDArray[np.int16], keys: int) -> NDArray[np.int16]:
@@ -106,47 +106,56 @@ class ReorderBuffer(wiring.Component):
             m.d.sync += write_address.eq(write_address + 1)
             with m.If(words.ends[1]):
                 m.d.sync += done.eq(1)
-        count(m, complete, write & last_tile, Const(0, 1))
+        written = Signal()  # a row is complete: late by a cycle, and early in the next one
+        m.d.sync += written.eq(write & last_tile)
+        with m.If(written):
+            m.d.sync += complete.eq(complete + 1)
         with m.If(taken):
             m.d.sync += [shape.eq(self.i_shape.payload), write_address.eq(0), done.eq(0), handed.eq(0), behind.eq(1)]
             m.d.sync += [complete.eq(-1), lead.eq(rows_read)]
 
-        # Rows that are complete and not read yet.
-        count(m, unread, write & last_tile & handed, row_read)
+        # Rows that are complete and not begun; one of them is `waiting`, so that a word goes out by single bits.
+        waiting, begin = Signal(), Signal()
+        fill = ~waiting & ~unread[-1]
+        count(m, unread, written & handed, fill)
+        m.d.sync += waiting.eq((waiting & ~begin) | fill)
         m.d.comb += hand_over.eq(~handed & ~reading & (last_tile | done))
         with m.If(hand_over):
-            m.d.sync += [handed.eq(1), behind.eq(0), unread.eq(complete + write), rows_read.eq(-1)]
+            m.d.sync += [handed.eq(1), behind.eq(0), unread.eq(complete + written), rows_read.eq(-1)]
         with m.Elif(row_read):
             m.d.sync += rows_read.eq(rows_read + 1)
 
         m.submodules.fifo = fifo = CreditFifo(
-            geometry.softmax.logits_layout, depth=self.latency - 1 + CreditFifo.TURNAROUND
+            geometry.softmax.logits_layout, depth=self._memory_latency + 3 + CreditFifo.TURNAROUND
         )
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         issue = Signal()
+        m.submodules.rows = rows = Loops([geometry.softmax.row_words, token_depth])
         m.d.comb += [
-            issue.eq(reading & ~unread[-1] & fifo.o_room),
+            issue.eq(reading & (~rows.first[0] | waiting) & fifo.o_room),
+            begin.eq(issue & rows.first[0]),
             fifo.spend.eq(issue),
             self.o_idle.eq(done & handed & ~reading & fifo.o_empty),
         ]
-        read = self._reader(m, shape, hand_over, issue, (reading, row_read))
+        read = self._reader(m, rows, shape, (hand_over, issue), (reading, row_read))
         self._memory(m, fifo, (write, write_address), issue, read)
         return m
 
-    def _reader(self, m: Module, shape: Any, hand_over: Signal, issue: Signal, state: tuple[Signal, Signal]) -> Any:
-        """(address, bank, last word of its row, lanes with a key) of the word that `issue` reads.
+    def _reader(
+        self, m: Module, rows: Loops, shape: Any, events: tuple[Signal, Signal], state: tuple[Signal, Signal]
+    ) -> Any:
+        """(address, bank, last word of its row, lanes with a key) of the word that is read.
 
-        state, set here: rows are left to read; a row is read.
+        events: a set is handed over; a word is read. state, set here: rows are left to read; a row is read.
         """
         geometry = self._geometry
-        reading, row_read = state
+        (hand_over, issue), (reading, row_read) = events, state
         lane_bits = (geometry.lanes - 1).bit_length()
         queries = Signal(range(geometry.array.token_depth + 1), reset_less=True)
         address, next_row = (
             Signal(range(geometry.logit_words), name=name, reset_less=True) for name in ("address", "next_row")
         )
         bank, tail = Signal(self._banks, reset_less=True), Signal(geometry.lanes, reset_less=True)
-        m.submodules.rows = rows = Loops([geometry.softmax.row_words, geometry.array.token_depth])
         beyond = shape.keys[:lane_bits]
         m.d.comb += [
             rows.start.eq(hand_over),
