@@ -100,19 +100,20 @@ class ReorderBuffer(wiring.Component):
             self.i.ready.eq(~done & (~reading | ~behind | ~lead[-1])),
             write.eq(self.i.valid & self.i.ready),
         ]
-        # A row counts one cycle late, when `rows_read` knows of it too.
-        count(m, lead, delay(m, row_read, 1, "row_read", reset_less=False), write)
+        # Both count one cycle late, so two less than the rows: with one left nothing is written.
+        read_late = delay(m, row_read, 1, "read_late", reset_less=False)
+        count(m, lead, read_late, delay(m, write, 1, "write_late", reset_less=False))
         with m.If(write):
             m.d.sync += write_address.eq(write_address + 1)
             with m.If(words.ends[1]):
                 m.d.sync += done.eq(1)
-        written = Signal()  # a row is complete: late by a cycle, and early in the next one
+        written = Signal()  # a row is complete, known one cycle late
         m.d.sync += written.eq(write & last_tile)
         with m.If(written):
             m.d.sync += complete.eq(complete + 1)
         with m.If(taken):
             m.d.sync += [shape.eq(self.i_shape.payload), write_address.eq(0), done.eq(0), handed.eq(0), behind.eq(1)]
-            m.d.sync += [complete.eq(-1), lead.eq(rows_read)]
+            m.d.sync += [complete.eq(-1), lead.eq(rows_read - 1)]
 
         # Rows that are complete and not begun; one of them is `waiting`, so that a word goes out by single bits.
         waiting, begin = Signal(), Signal()
