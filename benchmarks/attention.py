@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hdl.array.geometry import PRESETS
 from hdl.attention.code_gather import CodeGather
@@ -36,6 +35,7 @@ from sim.contract.errors import UserError
 from sim.golden import GoldenModel
 from sim.golden.parameters import Executed
 from sim.picture import load_picture, preprocess
+from sim.progress import progress_bar
 from sim.record import write_json
 
 FULL: Final = AttentionGeometry(array=PRESETS["full"], lanes=8, logit_words=2048, code_words=1024)
@@ -256,12 +256,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, required=True, help="write the figures here")
     arguments = parser.parse_args()
     try:
-        with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
-
-            def announce(step: str) -> None:
-                bar.set_postfix_str(step, refresh=False)
-                bar.update()
-
+        with progress_bar(None, "step") as announce:
             figures = measure(arguments, announce)
         write_json(arguments.json, figures)
     except (UserError, BenchError) as error:

@@ -10,7 +10,6 @@ These are figures of fake quantization, to compare parts; masks are measured on 
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,7 +19,6 @@ from typing import Final
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from quant.calibration_pictures import builtin_calibration
 from quant.fake_quant import FakeQuant, FakeQuantAttention, FakeQuantLinear, fake_quant_runner
@@ -31,6 +29,7 @@ from quant.pictures import builtin_evaluation
 from quant.quantize import CALIBRATION_PICTURES, quantize_model
 from quant.recipe import DEFAULT, PRECISE_WEIGHTS
 from sim.picture import Preprocessed, preprocess
+from sim.progress import progress_bar
 from sim.record import write_json
 
 MODEL: Final = "lite_medsam"
@@ -143,12 +142,7 @@ def main() -> None:
     parser.add_argument("--precise", action="store_true", help="with 8-bit weights")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args()
-    with tqdm(unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def announce(step: str) -> None:
-            bar.set_postfix_str(step, refresh=False)
-            bar.update()
-
+    with progress_bar(None, "step") as announce:
         figures = measure(arguments.seed, arguments.precise, announce)
     write_json(arguments.json, figures)
     for key in ("all", "weights only", "inputs only", "attentions only"):

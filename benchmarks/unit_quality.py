@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from quant.agreement import float_levels, float_result
 from sim.assets import RETINA_BOX, retina_picture
@@ -44,6 +43,7 @@ from sim.contract.wide import Wide
 from sim.golden import GoldenModel
 from sim.golden.parameters import Executed
 from sim.picture import Box, load_picture
+from sim.progress import progress_bar
 from sim.record import write_json
 
 Real = NDArray[np.float64]
@@ -305,12 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         height, width = pixels.shape[:2]
         box: Box = (0, 0, width, height) if arguments.picture else RETINA_BOX
         names = [name for name, one in golden.parameters.operations.items() if isinstance(one, LayerNorm | Attention)]
-        with tqdm(total=len(names), unit="operation", file=sys.stderr, dynamic_ncols=True) as bar:
-
-            def progress(name: str) -> None:
-                bar.set_postfix_str(name, refresh=False)
-                bar.update()
-
+        with progress_bar(len(names), "operation") as progress:
             figures = measure(golden, pixels, box, progress)
         picture = "retina" if arguments.picture is None else arguments.picture.name
         write_json(arguments.json, {"picture": picture, "box": list(box), **figures})

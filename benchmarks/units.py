@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from hdl.array.geometry import ArrayGeometry
 from hdl.matmul import load_cycles, run_cycles
 from hdl.synth import elaborated, map_to_cells, place
 from sim.contract.codebook import affine_codebook
 from sim.contract.errors import UserError
+from sim.progress import progress_bar
 from sim.record import write_json, write_whole
 
 RECORD: Final = Path(__file__).with_name("units.json")
@@ -240,12 +239,7 @@ def main(argv: list[str] | None = None) -> int:
             write_json(arguments.json, found)
             write_whole(arguments.page, page(found).encode())
 
-        with tqdm(total=sum(1 if one.pack_only else len(seeds) for one in chosen), unit="run", file=sys.stderr) as bar:
-
-            def progress(name: str) -> None:
-                bar.set_postfix_str(name, refresh=False)
-                bar.update()
-
+        with progress_bar(sum(1 if one.pack_only else len(seeds) for one in chosen), "run") as progress:
             measure(record, chosen, seeds, keep, progress)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from tqdm import tqdm
 
 from quant.ablate import ABLATION, run_ablation
 from quant.coco import BOXES_PER_CHUNK, evaluate_masks, read_dataset
@@ -23,6 +22,7 @@ from quant.quantize import forecast_minutes, quantize_to_folder
 from quant.recipe import DEFAULT, PRECISE_WEIGHTS, Recipe, strict
 from quant.report_page import report_html
 from sim.contract.errors import UserError
+from sim.progress import progress_bar
 from sim.record import write_json, write_whole
 
 LONG_MINUTES: Final = 1.0
@@ -143,10 +143,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bar(total: int | None, unit: str) -> Any:
-    return tqdm(total=total, unit=unit, file=sys.stderr, dynamic_ncols=True)
-
-
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the options ask for. Raises UserError for values that there are not."""
     if arguments.bits not in (4, 5, 6, 8):
@@ -183,12 +179,7 @@ def _quantize(arguments: argparse.Namespace) -> None:
     minutes = forecast_minutes(arguments.model, recipe, None if pictures is None else len(pictures))
     if minutes > LONG_MINUTES:
         print(f"this takes about {minutes:.0f} minutes on two cores", file=sys.stderr)
-    with _bar(len(quantized_names(shape_only(arguments.model))), "layer") as bar:
-
-        def progress(name: str) -> None:
-            bar.set_postfix_str(name, refresh=False)
-            bar.update()
-
+    with progress_bar(len(quantized_names(shape_only(arguments.model))), "layer") as progress:
         figures = quantize_to_folder(
             arguments.out,
             pictures,
@@ -217,8 +208,8 @@ def _evaluate_coco(arguments: argparse.Namespace) -> None:
     if arguments.image_root is None or arguments.boxes is None:
         raise UserError("--coco needs --image-root DIR and --boxes JSON; give all three")
     task = read_dataset(arguments.coco, arguments.image_root, arguments.boxes, arguments.limit)
-    with _bar(len(task.images), "picture") as bar:
-        figures = evaluate_masks(task, golden_segment(arguments.folder), lambda *_: bar.update(), BOXES_PER_CHUNK)
+    with progress_bar(len(task.images), "picture") as progress:
+        figures = evaluate_masks(task, golden_segment(arguments.folder), progress, BOXES_PER_CHUNK)
     if arguments.json is not None:
         write_json(arguments.json, figures)
     shown = {key: value for key, value in figures.items() if key in ("map", "map_50", "map_75")}
@@ -245,11 +236,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _evaluate_coco(arguments)
         return
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
-    with _bar(len(with_retina(pictures)), "picture") as bar:
+    with progress_bar(len(with_retina(pictures)), "picture") as progress:
         figures = evaluate(
             arguments.folder,
             pictures,
-            lambda _: bar.update(),
+            progress,
             checkpoint=arguments.checkpoint,
             fake_quant=arguments.fake_quant,
         )
@@ -300,7 +291,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
         raise UserError(f"--calibration {arguments.calibration} is not possible; give 1 picture or more")
     labels = None if arguments.parts is None else arguments.parts.split(",")
     pictures = builtin_evaluation() if arguments.images is None else pictures_of_folder(arguments.images)
-    with _bar(None, "cell") as bar:
+    with progress_bar(None, "cell") as progress:
         figures = run_ablation(
             arguments.model,
             arguments.out,
@@ -310,7 +301,7 @@ def _ablate(arguments: argparse.Namespace) -> None:
             evaluation=pictures,
             recon_iters=arguments.recon_iters,
             labels=labels,
-            progress=lambda *_: bar.update(),
+            progress=progress,
         )
     if arguments.json is not None:
         write_json(arguments.json, figures)

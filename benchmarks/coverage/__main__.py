@@ -33,13 +33,17 @@ UNITS: Final = {
     "activation": ("hdl/vector/activation.py",),
     "depthwise": ("hdl/vector/depthwise.py", "hdl/vector/raster.py"),
     "parts of vector units": ("hdl/vector/right_shift.py", "hdl/vector/credit_fifo.py"),
+    "attention": ("hdl/attention/*.py",),
+    "activity": ("hdl/activity/*.py",),
     "link": ("hdl/link/*.py",),
     "primitives": ("hdl/ecp5/*.py", "hdl/pipeline.py"),
 }
 """Sources of each unit, as patterns relative to the root."""
 
 TESTS: Final = (
+    "tests/hdl/activity",
     "tests/hdl/array",
+    "tests/hdl/attention",
     "tests/hdl/ecp5",
     "tests/hdl/layer_norm",
     "tests/hdl/link",

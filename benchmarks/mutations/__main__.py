@@ -14,11 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from benchmarks.mutations.catalogue import ROOT, Edit, fingerprint, read_edits
 from benchmarks.mutations.runner import LIMIT_S, Result, copy_of_the_tree, run_edit, run_tests
 from sim.contract.errors import UserError
+from sim.progress import progress_bar
 from sim.record import write_json
 
 RECORD: Final = ROOT / "out" / "mutations.json"
@@ -109,12 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         if not edits:
             raise UserError(f"--only {arguments.only[0]}: no edit has that in its title")
         record = read_record(arguments.json)
-        with tqdm(total=len(edits) + 1, unit="edit", file=sys.stderr) as bar:
-
-            def progress(title: str) -> None:
-                bar.set_postfix_str(title, refresh=False)
-                bar.update()
-
+        with progress_bar(len(edits) + 1, "edit") as progress:
             found = run_all(edits, record, arguments.limit, lambda whole: write_json(arguments.json, whole), progress)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

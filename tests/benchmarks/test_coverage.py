@@ -13,10 +13,17 @@ from benchmarks.coverage.point import Point, conditions, elaborate_in_view
 from benchmarks.coverage.points import POINTS
 from benchmarks.coverage.statements import ROOT, statement_lines
 from benchmarks.coverage.verilated import counts_of
+from hdl.activity.monitor import ActivityMonitor
 from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import PRESETS
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
+from hdl.attention.attention import Attention
+from hdl.attention.code_gather import CodeGather
+from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.loops import Loops
+from hdl.attention.reorder_buffer import ReorderBuffer
+from hdl.attention.sequencer import AttentionSequencer
 from hdl.layer_norm.group_counter import GroupCounter
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.layer_norm.reciprocal_root import ReciprocalRoot
@@ -40,6 +47,7 @@ from hdl.vector.right_shift import RightShift
 from sim.contract.errors import UserError
 
 TINY = PRESETS["tiny"]
+ATTENTION = AttentionGeometry(array=TINY, lanes=2, keys=10, logit_words=16, code_words=16)
 
 BUILD: dict[type, Callable[[], Any]] = {
     ProductTables: lambda: ProductTables(rows=4, columns=4, loader_rows=2),
@@ -65,6 +73,12 @@ BUILD: dict[type, Callable[[], Any]] = {
     Raster: lambda: Raster(columns=8),
     RightShift: lambda: RightShift(width=20, max_shift=9, kept=8),
     CreditFifo: lambda: CreditFifo(8, depth=4),
+    Loops: lambda: Loops([3, 2]),
+    ReorderBuffer: lambda: ReorderBuffer(ATTENTION),
+    CodeGather: lambda: CodeGather(ATTENTION),
+    AttentionSequencer: lambda: AttentionSequencer(ATTENTION),
+    Attention: lambda: Attention(ATTENTION),
+    ActivityMonitor: lambda: ActivityMonitor(streams=2),
 }
 
 TREE_TEST = "tests/hdl/array/test_adder_tree.py::test_sums_follow_after_the_latency_one_per_cycle"

@@ -1,8 +1,15 @@
-"""The declared points of every datapath unit."""
+"""The declared points of every datapath unit, and of the monitor beside them."""
 
 from typing import Final
 
 from benchmarks.coverage.point import Point
-from benchmarks.coverage.points import array, layer_norm, softmax, vector
+from benchmarks.coverage.points import activity, array, attention, layer_norm, softmax, vector
 
-POINTS: Final[tuple[Point, ...]] = (*array.POINTS, *softmax.POINTS, *layer_norm.POINTS, *vector.POINTS)
+POINTS: Final[tuple[Point, ...]] = (
+    *array.POINTS,
+    *softmax.POINTS,
+    *layer_norm.POINTS,
+    *vector.POINTS,
+    *attention.POINTS,
+    *activity.POINTS,
+)

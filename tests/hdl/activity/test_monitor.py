@@ -11,12 +11,14 @@ import pytest
 from amaranth.back import rtlil
 from amaranth.hdl import Fragment
 from amaranth.lib import stream, wiring
+from amaranth.sim import Simulator
 
 import hdl as hdl_package
 from hdl.activity.monitor import ActivityMonitor
 from hdl.activity.observation import ROLES, observe
 from hdl.activity.observed import Observed
 from hdl.activity.state import State
+from hdl.array.adder_tree import AdderTree
 from hdl.units import UNITS, build_unit
 from hdl.vector.residual import ResidualAdd
 from tests.hdl.activity.handshakes import Handshakes, shake
@@ -151,6 +153,22 @@ def test_counters_wrap_around() -> None:
     cycles = np.bincount(seen.states[:-1], minlength=len(State))
     assert cycles.max() > 255
     assert counters["cycles"] == (cycles % 256).tolist()
+
+
+def test_plain_ports_are_passed_through() -> None:
+    observed = Observed(AdderTree(inputs=2, width=4))
+    found: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(observed.i, [3, -8])
+        await ctx.tick().repeat(4)
+        found.append(ctx.get(observed.o))
+
+    simulator = Simulator(observed)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert found == [-5]
 
 
 @pytest.mark.parametrize(

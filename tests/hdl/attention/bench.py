@@ -28,7 +28,7 @@ def play(
 
     Returns the payloads and the cycles of their transfers. gap, stall: probabilities per cycle that a source or the
     sink holds back. hold: cycles before the sink takes anything. Checks that a payload waits unchanged until it is
-    taken, that nothing comes after the last one, and that o_idle is 1 in the end.
+    taken, that nothing comes after the last one, and that o_idle is 0 while a payload waits and 1 in the end.
     """
     rng = np.random.default_rng(seed)
     taken: list[Any] = []
@@ -56,6 +56,7 @@ def play(
         while True:
             valid, payload = ctx.get(port.valid), ctx.get(_plain(port.payload))
             assert waiting in (None, (valid, payload)), "a payload that waits must stay"
+            assert not (valid and ctx.get(dut.o_idle)), "idle while a payload waits"
             waiting = (valid, payload) if valid and not ctx.get(port.ready) else None
             if valid and waiting is None:
                 cycles.append(cycle)

@@ -126,6 +126,19 @@ def test_a_unit_without_a_position_stream() -> None:
     assert np.array_equal(result, expected.values)
 
 
+def test_a_mix_begins_while_logits_of_the_next_set_wait() -> None:
+    """The second set's logits fill the output FIFO until the first set's rows have gone out, with MIX right behind."""
+    geometry = replace(GEOMETRY, bias=0, logit_words=90)
+    rng = np.random.default_rng(5)
+    operation = synthetic_attention(rng, heads=2, width=4, q_levels=LOGARITHMIC, stationary_bits=4, score_top=15)
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=30, keys=12))
+    work = plan(operation, codes, geometry)
+    assert [command["phase"] for command in work.commands] == [Phase.SCORES, Phase.SCORES, Phase.MIX, Phase.MIX]
+    result = np.zeros_like(expected.values)
+    work.assemble(outputs(work, geometry), result)
+    assert np.array_equal(result, expected.values)
+
+
 def test_commands_that_break_a_rule_have_no_model() -> None:
     rng = np.random.default_rng(4)
     operation = synthetic_attention(rng, heads=4, width=4)

@@ -68,6 +68,12 @@ def test_one_word_per_cycle() -> None:
     assert cycles[-1] - cycles[0] == len(cycles) - 1 == 8 * 4 * 3 * 2 * 2 - 1
 
 
+def test_a_half_is_filled_in_the_cycle_that_empties_the_other() -> None:
+    # Five words to read, in which the next set's 3, 4, 5 words and its announcement come in.
+    short = [(1, keys, 1, 1, 1) for keys in (12, 16, 20)]
+    run(GEOMETRY, [shape for one in short for shape in ((5, 16, 1, 1, 1), one)])
+
+
 def test_three_nibbles_and_several_block_rams() -> None:
     array = ArrayGeometry(rows=32, columns=8, loader_rows=8, token_depth=32)
     geometry = AttentionGeometry(array=array, lanes=8, keys=128, code_words=1100, score_planes=3)
