@@ -12,6 +12,7 @@ from hdl.array.geometry import ArrayGeometry
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.matmul import OUTPUT_DEPTH, load_cycles
 from hdl.softmax.search import threshold_words
 from sim.bench.attention_cases import synthetic_attention, synthetic_operands
 from sim.bench.attention_schedule import Plan, plan
@@ -128,10 +129,13 @@ def test_a_unit_without_a_position_stream() -> None:
 
 def test_a_mix_begins_while_logits_of_the_next_set_wait() -> None:
     """The second set's logits fill the output FIFO until the first set's rows have gone out, with MIX right behind."""
-    geometry = replace(GEOMETRY, bias=0, logit_words=90)
+    # All rows loaded at once: the LOAD of the MIX takes fewer cycles than the output FIFO has words.
+    array = replace(GEOMETRY.array, loader_rows=GEOMETRY.array.rows)
+    geometry = replace(GEOMETRY, array=array, bias=0, logit_words=90)
+    assert load_cycles(array, np.arange(16)) < OUTPUT_DEPTH
     rng = np.random.default_rng(5)
-    operation = synthetic_attention(rng, heads=2, width=4, q_levels=LOGARITHMIC, stationary_bits=4, score_top=15)
-    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=30, keys=12))
+    operation = synthetic_attention(rng, heads=2, width=4, q_levels=UNIFORM, stationary_bits=4, score_top=15)
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=29, keys=12))
     work = plan(operation, codes, geometry)
     assert [command["phase"] for command in work.commands] == [Phase.SCORES, Phase.SCORES, Phase.MIX, Phase.MIX]
     result = np.zeros_like(expected.values)
