@@ -34,7 +34,8 @@ from sim.contract.attention import Attention
 from sim.contract.errors import UserError
 from sim.golden import GoldenModel
 from sim.golden.parameters import Executed
-from sim.picture import load_picture, preprocess
+from sim.golden.tap import executed_operation
+from sim.picture import load_picture
 from sim.progress import progress_bar
 from sim.record import write_json
 
@@ -68,14 +69,6 @@ class Case:
     expected: NDArray[np.int16]
 
 
-class _ReachedError(Exception):
-    """Ends the forward pass once the wanted attention has run."""
-
-    def __init__(self, executed: Executed) -> None:
-        super().__init__(executed.name)
-        self.executed = executed
-
-
 def window_attention(model: GoldenModel) -> str:
     """The middle one of the attentions over windows of 14 x 14. Raises UserError when there is none."""
     operations = model.parameters.operations
@@ -91,16 +84,9 @@ def window_attention(model: GoldenModel) -> str:
 
 def tapped(model: GoldenModel, picture: NDArray[np.uint8], name: str) -> Executed:
     """One attention of the image encoder as it ran for a picture. Raises UserError when the model has no such one."""
-
-    def stop(reached: str, executed: Executed) -> None:
-        if reached == name and isinstance(executed.operation, Attention):
-            raise _ReachedError(executed)
-
-    try:
-        model.encode_image(preprocess(picture, model.architecture.input_format).pixels, stop)
-    except _ReachedError as reached:
-        return reached.executed
-    raise UserError(f"the image encoder has no attention {name}; choose one of its *.attend")
+    if name not in model.encoder_layers() or not isinstance(model.parameters.operations[name], Attention):
+        raise UserError(f"the image encoder has no attention {name}; choose one of its *.attend")
+    return executed_operation(model, picture, name)
 
 
 def window_case(executed: Executed) -> Case:

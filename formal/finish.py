@@ -7,8 +7,10 @@ from formal.proof import Mode, Proof
 from formal.statement import Statement
 from hdl.ecp5.platform import Ecp5Target
 from hdl.finish import Finish
+from sim.contract.arithmetic import signed_limits
+from sim.contract.constants import WIDE_BITS
 
-LOW, HIGH = -32768, 32767
+LOW, HIGH = signed_limits(WIDE_BITS)
 
 
 def write(s: Statement) -> None:

@@ -7,9 +7,10 @@ from formal.rounding import Scaled, is_rounded_and_saturated
 from formal.statement import Statement
 from hdl.finish import Finish
 from hdl.rescale import GroupRescale
-from sim.contract.constants import ACCUMULATOR_BITS, SCALE_FRACTION_BITS
+from sim.contract.arithmetic import signed_limits
+from sim.contract.constants import ACCUMULATOR_BITS, SCALE_FRACTION_BITS, WIDE_BITS
 
-LOW, HIGH = -32768, 32767
+LOW, HIGH = signed_limits(WIDE_BITS)
 
 
 def write(s: Statement) -> None:

@@ -8,10 +8,11 @@ from formal.statement import Statement
 from hdl.layer_norm.lane import DEVIATION_BITS, MAX_SHIFT
 from hdl.layer_norm.reciprocal_root import MAX_EXPONENT
 from hdl.layer_norm.shift_round import ShiftRound
-from sim.contract.constants import BIAS_BITS
+from sim.contract.arithmetic import signed_limits
+from sim.contract.constants import BIAS_BITS, WIDE_BITS
 from sim.contract.layer_norm import NORM_FRACTION_BITS, ROOT_FRACTION_BITS
 
-LOW, HIGH = -32768, 32767
+LOW, HIGH = signed_limits(WIDE_BITS)
 
 
 def write(s: Statement, width: int, max_shift: int, offset: int) -> None:

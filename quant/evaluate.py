@@ -67,10 +67,14 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
+def _shows_retina(picture: PromptedPicture, retina: NDArray[np.uint8]) -> bool:
+    return RETINA_BOX in picture.boxes and np.array_equal(picture.pixels, retina)
+
+
 def with_retina(pictures: list[PromptedPicture]) -> list[PromptedPicture]:
     """The pictures to encode: the retina picture goes in front where it is not among them with its box."""
     pixels = load_picture(retina_picture())
-    if any(RETINA_BOX in one.boxes and np.array_equal(one.pixels, pixels) for one in pictures):
+    if any(_shows_retina(one, pixels) for one in pictures):
         return pictures
     return [PromptedPicture("retina", pixels, (RETINA_BOX,)), *pictures]
 
@@ -139,7 +143,7 @@ def evaluate(
     prompts: list[dict[str, Any]] = []
     retina_figures: dict[str, Any] = {}
     for picture in with_retina(pictures):
-        is_retina = not retina_figures and RETINA_BOX in picture.boxes and np.array_equal(picture.pixels, retina)
+        is_retina = not retina_figures and _shows_retina(picture, retina)
         wanted = reference.masks(picture.pixels, picture.boxes)
         reached = model_masks(golden, picture, compare if is_retina else None)
         if is_retina:

@@ -1,6 +1,6 @@
 """Attentions through the simulated attention unit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from hdl.softmax.search import threshold_words
 from sim.bench.attention_schedule import Plan
 from sim.bench.packing import pack, payload_bytes, unpack
 from sim.bench.player import BackPressure, Episode, Flip, play
-from sim.bench.verilator import VerilatedModel, compile_model, verilog_of
+from sim.bench.unit import CompiledUnit, compile_unit
 
 TOP: Final = "attention"
 
@@ -26,12 +26,7 @@ VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group
 """Signals of it that a `Flip` may change."""
 
 
-@dataclass(frozen=True)
-class CompiledAttention:
-    """A unit, asked for its ports and its geometry only, and its compiled simulation."""
-
-    unit: Attention
-    model: VerilatedModel
+CompiledAttention = CompiledUnit[Attention]
 
 
 @dataclass(frozen=True)
@@ -49,16 +44,9 @@ class AttentionRun:
     total: int
 
 
-def compile_attention(
-    geometry: AttentionGeometry = SIMULATED,
-    *,
-    visible: Sequence[tuple[str, str]] = VISIBLE,
-    mutate: Callable[[str], str] | None = None,
-) -> CompiledAttention:
-    """Compile a unit, or take it from the cache; visible, mutate: as in sim.bench.matmul_bench."""
-    unit = Attention(geometry)
-    source = verilog_of(unit, TOP)
-    return CompiledAttention(unit, compile_model(source if mutate is None else mutate(source), TOP, visible=visible))
+def compile_attention() -> CompiledAttention:
+    """Compile the unit of SIMULATED, or take it from the cache; errors: see `compile_model`."""
+    return compile_unit(Attention(SIMULATED), TOP, visible=VISIBLE)
 
 
 def run_plan(

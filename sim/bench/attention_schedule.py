@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hdl.attention.attention import Attention as AttentionUnit
 from hdl.attention.attention import command_cycles
 from hdl.attention.geometry import AttentionGeometry, Phase
 from sim.contract.attention import Attention, DecomposedBias, stationary_planes
@@ -75,6 +76,21 @@ class Plan:
     def loads(self) -> int:
         """LOADs of tables."""
         return sum(command["tiles"] * command["groups"] * command["planes"] for command in self.commands)
+
+    def modelled(self, geometry: AttentionGeometry) -> NDArray[np.int16]:
+        """Transfers int16 (n, columns) of port `o`, by the unit's model."""
+        return AttentionUnit.model(
+            geometry,
+            self.commands,
+            codebooks=dict(enumerate(self.codebooks)),
+            thresholds=self.thresholds,
+            nibbles=self.nibbles,
+            weights=self.weights,
+            scale=self.scale,
+            bias=self.bias,
+            q=self.q,
+            position=self.position,
+        )
 
     def output_transfers(self, geometry: AttentionGeometry) -> int:
         """Transfers of port `o`."""

@@ -28,12 +28,33 @@ class LayerTap:
     wide: NDArray[np.int16]
 
 
-class _StopAtLayerError(Exception):
-    """Ends the forward pass once the wanted layer has run."""
+class _ReachedError(Exception):
+    """Ends the forward pass once the wanted operation has run."""
 
-    def __init__(self, tap: LayerTap) -> None:
-        super().__init__(tap.name)
-        self.tap = tap
+    def __init__(self, executed: Executed) -> None:
+        super().__init__(executed.name)
+        self.executed = executed
+
+
+def executed_operation(model: GoldenModel, picture: NDArray[np.uint8], name: str, box: Box | None = None) -> Executed:
+    """Run `model` on a picture up to the operation `name` and return that operation as it ran.
+
+    picture: uint8 RGB (height, width, 3). box: x0, y0, x1, y1 in pixels of the picture, used by the mask decoder; the
+    whole picture by default. Raises UserError when the network never runs such an operation.
+    """
+
+    def stop(reached: str, executed: Executed) -> None:
+        if reached == name:
+            raise _ReachedError(executed)
+
+    prepared = preprocess(picture, model.architecture.input_format)
+    height, width = picture.shape[:2]
+    try:
+        embedding = model.encode_image(prepared.pixels, stop)
+        model.decode(embedding, prepared.scale_box(box or (0, 0, width, height)), stop)
+    except _ReachedError as reached:
+        return reached.executed
+    raise UserError(f"the network never runs its layer {name}; export the model again")
 
 
 def layer_codes(model: GoldenModel, picture: NDArray[np.uint8], layer_name: str, box: Box | None = None) -> LayerTap:
@@ -49,16 +70,6 @@ def layer_codes(model: GoldenModel, picture: NDArray[np.uint8], layer_name: str,
         close = difflib.get_close_matches(layer_name, names, n=3, cutoff=0.0)
         raise UserError(f"the model has no dense layer {layer_name}; the nearest names are {', '.join(close)}")
     layer = model.parameters.operation(layer_name, QuantizedLayer)
-
-    def stop_at_layer(name: str, executed: Executed) -> None:
-        if name == layer_name and isinstance(executed.codes, np.ndarray):
-            raise _StopAtLayerError(LayerTap(name, layer.array_codes(executed.codes), executed.output.values))
-
-    prepared = preprocess(picture, model.architecture.input_format)
-    height, width = picture.shape[:2]
-    try:
-        embedding = model.encode_image(prepared.pixels, stop_at_layer)
-        model.decode(embedding, prepared.scale_box(box or (0, 0, width, height)), stop_at_layer)
-    except _StopAtLayerError as reached:
-        return reached.tap
-    raise UserError(f"the network never runs its layer {layer_name}; export the model again")
+    executed = executed_operation(model, picture, layer_name, box)
+    assert isinstance(executed.codes, np.ndarray)
+    return LayerTap(layer_name, layer.array_codes(executed.codes), executed.output.values)

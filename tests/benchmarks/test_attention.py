@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks import attention as bench
-from hdl.attention.attention import Attention
 from sim.bench.attention_bench import SIMULATED, AttentionRun, CompiledAttention
 from sim.bench.attention_cases import synthetic_attention, synthetic_operands
 from sim.bench.attention_schedule import Plan
@@ -22,20 +21,8 @@ from sim.golden.parameters import Executed
 
 def modelled(compiled: CompiledAttention, work: Plan, *_: Any, **__: Any) -> AttentionRun:
     """What the unit's model makes of a plan, in the cycles of the formula."""
-    transfers = Attention.model(
-        SIMULATED,
-        work.commands,
-        codebooks=dict(enumerate(work.codebooks)),
-        thresholds=work.thresholds,
-        nibbles=work.nibbles,
-        weights=work.weights,
-        scale=work.scale,
-        bias=work.bias,
-        q=work.q,
-        position=work.position,
-    )
     cycles = np.array(work.predicted_cycles(SIMULATED))
-    return AttentionRun(transfers, cycles, np.zeros((0, 2), np.int64), int(cycles.sum()))
+    return AttentionRun(work.modelled(SIMULATED), cycles, np.zeros((0, 2), np.int64), int(cycles.sum()))
 
 
 def small_case(queries: int = 9) -> bench.Case:

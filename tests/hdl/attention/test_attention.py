@@ -82,22 +82,6 @@ def outputs(work: Plan, geometry: AttentionGeometry, **pressure: Any) -> np.ndar
     return np.array([list(word) for word in taken], np.int16)
 
 
-def model(work: Plan, geometry: AttentionGeometry) -> np.ndarray:
-    """The same by the unit's model."""
-    return Attention.model(
-        geometry,
-        work.commands,
-        codebooks=dict(enumerate(work.codebooks)),
-        thresholds=work.thresholds,
-        nibbles=work.nibbles,
-        weights=work.weights,
-        scale=work.scale,
-        bias=work.bias,
-        q=work.q,
-        position=work.position,
-    )
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_whole_attentions_equal_the_contract(case: str) -> None:
     shape, pressure = CASES[case]
@@ -107,7 +91,7 @@ def test_whole_attentions_equal_the_contract(case: str) -> None:
     codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=tokens, keys=tokens))
     work = plan(operation, codes, GEOMETRY)
     found = outputs(work, GEOMETRY, seed=2, **pressure)
-    assert np.array_equal(found, model(work, GEOMETRY))
+    assert np.array_equal(found, work.modelled(GEOMETRY))
     result = np.zeros_like(expected.values)
     work.assemble(found, result)
     assert np.count_nonzero(result != expected.values) == 0
@@ -156,7 +140,7 @@ def test_commands_that_break_a_rule_have_no_model() -> None:
         ([{**scores[0], "queries": 20, "keys": 32}], "take 160 words, over logit_words=64"),
     ):
         with pytest.raises(ValueError, match=message):
-            model(replace(work, commands=commands), GEOMETRY)
+            replace(work, commands=commands).modelled(GEOMETRY)
 
 
 @pytest.mark.parametrize(

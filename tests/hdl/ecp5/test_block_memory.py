@@ -13,6 +13,29 @@ from hdl.ecp5.block_memory import BlockMemory
 from hdl.ecp5.platform import Ecp5Target
 
 
+def read_back(dut: BlockMemory, words: dict[int, int], latency: int) -> list[int]:
+    """Write words by address, then read them in the same order; what the port shows from the latency on."""
+    seen: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        ctx.set(dut.write_enable, 1)
+        for address, word in words.items():
+            ctx.set(dut.write_address, address)
+            ctx.set(dut.write_data, word)
+            await ctx.tick()
+        ctx.set(dut.write_enable, 0)
+        for address in [*words, *[0] * latency]:
+            ctx.set(dut.read_address, address)
+            seen.append(ctx.get(dut.read_data))
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return seen[latency:]
+
+
 @pytest.mark.parametrize(
     ("width", "depth", "block_rams", "latency"),
     [
@@ -33,25 +56,7 @@ def test_words_come_back_from_every_bank(width: int, depth: int, block_rams: int
     rng = np.random.default_rng(depth)
     places = sorted({0, depth - 1, depth // 2, *rng.integers(0, depth, 20).tolist(), *range(1023, min(depth, 1026))})
     words = {place: int(rng.integers(0, 1 << min(width, 62))) for place in places}
-    seen: list[int] = []
-
-    async def bench(ctx: Any) -> None:
-        ctx.set(dut.write_enable, 1)
-        for place, word in words.items():
-            ctx.set(dut.write_address, place)
-            ctx.set(dut.write_data, word)
-            await ctx.tick()
-        ctx.set(dut.write_enable, 0)
-        for place in [*places, *[0] * latency]:
-            ctx.set(dut.read_address, place)
-            seen.append(ctx.get(dut.read_data))
-            await ctx.tick()
-
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
-    assert seen[latency:] == list(words.values())
+    assert read_back(dut, words, latency) == list(words.values())
 
 
 @pytest.mark.parametrize(("width", "depth"), [(72, 512), (37, 1024), (18, 2048), (5, 4096), (18, 8192)])
@@ -62,25 +67,7 @@ def test_words_come_back_after_the_latency(width: int, depth: int) -> None:
     assert latency == (3 if depth > 2048 else 2)
     addresses = rng.permutation(depth)[:120].tolist()
     words = [int.from_bytes(rng.bytes(10), "little") & ((1 << width) - 1) for _ in addresses]
-    read: list[int] = []
-
-    async def bench(ctx: Any) -> None:
-        ctx.set(unit.write_enable, 1)
-        for address, word in zip(addresses, words, strict=True):
-            ctx.set(unit.write_address, address)
-            ctx.set(unit.write_data, word)
-            await ctx.tick()
-        ctx.set(unit.write_enable, 0)
-        for address in [*addresses, *[0] * latency]:
-            ctx.set(unit.read_address, address)
-            read.append(ctx.get(unit.read_data))
-            await ctx.tick()
-
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
-    assert read[latency:] == words
+    assert read_back(unit, dict(zip(addresses, words, strict=True)), latency) == words
 
 
 @pytest.mark.parametrize(("width", "depth", "blocks"), [(288, 512, 8), (240, 512, 7), (72, 2048, 8), (18, 8192, 8)])
