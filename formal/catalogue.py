@@ -18,6 +18,7 @@ MODULES: Final = (
     "right_shift",
     "shift_round",
     "carry",
+    "register_copies",
     "adder_tree",
     "accumulator",
     "token_sums",

@@ -44,7 +44,7 @@ def write(s: Statement, levels: list[int]) -> None:
         control.code.eq(step.code),
         control.enable.eq(step.write & running),
     ]
-    row, column = GEOMETRY.loader_rows - 1, GEOMETRY.column_group - 1
+    row, column = GEOMETRY.sweep_rows - 1, GEOMETRY.column_group - 1
     weight = Signal(signed(4))
     with s.m.If(number == 0):
         s.m.d.sync += weight.eq(sweep.weights[row][column])

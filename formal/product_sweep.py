@@ -27,7 +27,7 @@ def write(s: Statement) -> None:
     s.assume(~control.capture | control.clear)
     s.assume((moved <= LEVEL_MAX) & (moved >= -LEVEL_MAX))
     s.m.d.sync += position.eq(moved)
-    row, column = GEOMETRY.loader_rows - 1, GEOMETRY.column_group - 1
+    row, column = GEOMETRY.sweep_rows - 1, GEOMETRY.column_group - 1
     with s.m.If(control.capture):
         s.m.d.sync += weight.eq(sweep.weights[row][column])
     product = sweep.write.products[row][column]
