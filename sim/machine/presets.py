@@ -1,0 +1,116 @@
+"""Sizes of a machine, checked once, by name."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sim.contract.constants import TILE_CHANNELS
+from sim.contract.errors import UserError
+
+CODE_BYTES: Final = TILE_CHANNELS // 2
+"""Bytes of one nibble plane of a K tile: 64 nibbles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachinePreset:
+    """name. rows, columns, loader_rows, column_group, token_depth, codebooks: of the array (hdl.array.geometry).
+
+    lanes: wide values side by side in the vector units, the softmax and a beat of memory. logit_words, code_words: of
+    the attention buffers (hdl.attention.geometry). keys: most keys of a row. norm_lanes, norm_channels: channels per
+    cycle and most channels of LayerNorm. map_columns: widest map of the depthwise unit. tables: level sets that the
+    encoder holds. memory_bytes: of external memory. clock_mhz: what the preset is meant to run at.
+    """
+
+    name: str
+    rows: int
+    columns: int
+    loader_rows: int
+    column_group: int
+    token_depth: int
+    codebooks: int
+    lanes: int
+    logit_words: int
+    code_words: int
+    keys: int
+    norm_lanes: int
+    norm_channels: int
+    map_columns: int
+    tables: int
+    memory_bytes: int
+    clock_mhz: int
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes of one transfer of memory: `lanes` wide values."""
+        return 2 * self.lanes
+
+
+PRESETS: Final = {
+    preset.name: preset
+    for preset in (
+        MachinePreset(
+            name="tiny",
+            rows=32,
+            columns=8,
+            loader_rows=32,
+            column_group=4,
+            token_depth=64,
+            codebooks=16,
+            lanes=8,
+            logit_words=2048,
+            code_words=512,
+            keys=256,
+            norm_lanes=4,
+            norm_channels=256,
+            map_columns=64,
+            tables=16,
+            memory_bytes=1 << 23,
+            clock_mhz=50,
+        ),
+        MachinePreset(
+            name="small",
+            rows=32,
+            columns=8,
+            loader_rows=16,
+            column_group=4,
+            token_depth=512,
+            codebooks=16,
+            lanes=8,
+            logit_words=8192,
+            code_words=2048,
+            keys=4096,
+            norm_lanes=4,
+            norm_channels=1280,
+            map_columns=256,
+            tables=16,
+            memory_bytes=1 << 25,
+            clock_mhz=100,
+        ),
+        MachinePreset(
+            name="full",
+            rows=64,
+            columns=32,
+            loader_rows=32,
+            column_group=4,
+            token_depth=512,
+            codebooks=16,
+            lanes=8,
+            logit_words=2048,
+            code_words=1024,
+            keys=4096,
+            norm_lanes=4,
+            norm_channels=1280,
+            map_columns=256,
+            tables=16,
+            memory_bytes=1 << 25,
+            clock_mhz=120,
+        ),
+    )
+}
+"""tiny: for simulation in tests. small: a quick simulation of whole networks. full: the 64 x 32 array."""
+
+
+def preset_of(name: str) -> MachinePreset:
+    """The preset of this name. Raises UserError when there is none."""
+    if name not in PRESETS:
+        raise UserError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
