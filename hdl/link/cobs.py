@@ -9,8 +9,10 @@ IEEE/ACM Transactions on Networking 7(2), 1999.
 """
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import memory, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
+
+from hdl.ecp5.block_ram import BlockRam
 
 from .token import ReceivedByte, Token
 
@@ -167,23 +169,18 @@ class CobsEncoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.run = run = memory.Memory(shape=8, depth=256, init=[])
-        write = run.write_port()
-        read = run.read_port()
+        m.submodules.run = run = BlockRam(width=8, depth=256)
 
         length = Signal(8)  # bytes collected in the open block
         position = Signal(8)  # next byte of the block to send
         last = Signal()  # the packet ends with this block
-        fetched = Signal(8)  # a register behind the block RAM, whose output is slow
         after_full = Signal()  # the block before was a full one: an empty rest needs no code
 
         m.d.comb += [
-            write.addr.eq(length),
-            write.data.eq(self.i.p.data),
-            read.addr.eq(position),
-            # Never read while writing: the two never meet in one cycle, and synthesis need not
-            # add collision logic around the block RAM.
-            read.en.eq(~write.en),
+            run.write_address.eq(length),
+            run.write_data.eq(self.i.p.data),
+            # A byte that is sent was read after the block had been collected: nothing is written then.
+            run.read_address.eq(position),
         ]
         with m.FSM():
             with m.State("COLLECT"):
@@ -196,7 +193,7 @@ class CobsEncoder(wiring.Component):
                         m.d.sync += after_full.eq(0)
                         m.next = "CODE"
                     with m.Else():
-                        m.d.comb += write.en.eq(1)
+                        m.d.comb += run.write_enable.eq(1)
                         m.d.sync += length.eq(length + 1)
                         with m.If(length == BLOCK_BYTES - 1):
                             m.d.sync += after_full.eq(1)
@@ -215,10 +212,9 @@ class CobsEncoder(wiring.Component):
                 with m.Else():
                     m.next = "FETCH"
             with m.State("FETCH"):
-                m.d.sync += fetched.eq(read.data)
-                m.next = "SEND"
+                m.next = "SEND"  # the block RAM takes two cycles from NEXT on
             with m.State("SEND"):
-                m.d.comb += [self.o.p.eq(fetched), self.o.valid.eq(1)]
+                m.d.comb += [self.o.p.eq(run.read_data), self.o.valid.eq(1)]
                 with m.If(self.o.ready):
                     m.d.sync += position.eq(position + 1)
                     m.next = "NEXT"

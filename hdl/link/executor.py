@@ -4,6 +4,8 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.ecp5.block_ram import BlockRam
+
 from .frame import BUFFER_BYTES, FrameEnd
 from .protocol import BODY_BYTES, HEADER_BYTES, LINK_SEQUENCE, Counters, Identity, Opcode, Status
 from .token import Token
@@ -11,8 +13,8 @@ from .transfers import TransferLayout
 
 __all__ = ["CommandExecutor", "check_watchdog"]
 
-#: Cycles from a new address to the byte in its register: the block RAM's, and the register's.
-FETCH_CYCLES = 2
+#: Cycles from a new address to its byte.
+FETCH_CYCLES = BlockRam.LATENCY
 #: Limits of the watchdog count, in cycles.
 WATCHDOG_MIN, WATCHDOG_MAX = 16, 1 << 30
 
@@ -96,14 +98,12 @@ class CommandExecutor(wiring.Component):
         unnamed, body_empty, body_word, body_tiny, fits, single, none_left = (Signal() for _ in range(7))
         answers = Signal()  # this status comes with a body
         chosen = {code: Signal(name=f"chosen_{code.name.lower()}") for code in Opcode}
-        fetched = Signal(8)
 
         ready = age == FETCH_CYCLES
         take = Signal()
         m.d.comb += self.address.eq(position)
         # Comparisons of wide operands get a cycle of their own: the state machine sees one bit each.
         m.d.sync += [
-            fetched.eq(self.data),
             expired.eq(timer == self.watchdog),
             command_valid.eq(layout.command_valid(shift)),
             unnamed.eq(sequence == LINK_SEQUENCE),
@@ -122,7 +122,7 @@ class CommandExecutor(wiring.Component):
             m.d.sync += [position.eq(position + 1), age.eq(0)]
         with m.Elif(~ready):
             m.d.sync += age.eq(age + 1)
-        advance = Cat(shift[8:], fetched)
+        advance = Cat(shift[8:], self.data)
 
         # A port whose payload has gone keeps that in mind, and only this is looked at: the way from the
         # array's ready ends in one flip-flop per port.
@@ -166,12 +166,12 @@ class CommandExecutor(wiring.Component):
                 m.d.sync += body.eq(self.i.p.length - HEADER_BYTES)
                 m.d.comb += take.eq(ready)
                 with m.If(ready):
-                    m.d.sync += sequence.eq(fetched)
+                    m.d.sync += sequence.eq(self.data)
                     m.next = "OPCODE"
             with m.State("OPCODE"):
                 m.d.comb += take.eq(ready)
                 with m.If(ready):
-                    m.d.sync += opcode.eq(fetched)
+                    m.d.sync += opcode.eq(self.data)
                     m.next = "DECODE"
             with m.State("DECODE"):
                 m.next = "DISPATCH"
@@ -215,7 +215,7 @@ class CommandExecutor(wiring.Component):
             with m.State("ARGUMENT"):
                 m.d.comb += take.eq(ready)
                 with m.If(ready):
-                    m.d.sync += [argument.eq(Cat(argument[8:], fetched)), done.eq(done + 1)]
+                    m.d.sync += [argument.eq(Cat(argument[8:], self.data)), done.eq(done + 1)]
                     with m.If(done == 1):
                         m.next = "RANGE-SETTLE"
             with m.State("RANGE-SETTLE"):

@@ -4,8 +4,10 @@ Nothing of a frame is handed on before all of it has arrived and its check value
 """
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hdl.ecp5.block_ram import BlockRam
 
 from . import cobs
 from .crc import CRC_BYTES, append_crc, crc_processor, strip_crc
@@ -46,7 +48,7 @@ class FrameReceiver(wiring.Component):
     """Wire bytes to checked packets in a block RAM.
 
     Ports: ``i`` takes wire bytes; ``o`` offers one :data:`FrameEnd` per frame, good or bad, and
-    holds it until taken; meanwhile ``data`` is the packet byte at ``address`` of the cycle before,
+    holds it until taken; meanwhile ``data`` is the packet byte at ``address`` of two cycles before,
     and ``i`` is not ready.
 
     Latency: ``o`` is offered one cycle after the delimiter. Throughput: one wire byte per cycle.
@@ -71,9 +73,7 @@ class FrameReceiver(wiring.Component):
         m = Module()
         m.submodules.decoder = decoder = cobs.CobsDecoder()
         m.submodules.crc = crc = crc_processor()
-        m.submodules.buffer = buffer = memory.Memory(shape=8, depth=BUFFER_BYTES, init=[])
-        write = buffer.write_port()
-        read = buffer.read_port()
+        m.submodules.buffer = buffer = BlockRam(width=8, depth=BUFFER_BYTES)
         connect(m, flipped(self.i), decoder.i)
 
         token = decoder.o
@@ -85,15 +85,14 @@ class FrameReceiver(wiring.Component):
         m.d.comb += [
             room.eq(length != PACKET_BYTES),
             token.ready.eq(~held),
-            write.addr.eq(length),
-            write.data.eq(token.p.data),
-            write.en.eq(token.valid & ~held & ~token.p.end & room),
+            buffer.write_address.eq(length),
+            buffer.write_data.eq(token.p.data),
+            buffer.write_enable.eq(token.valid & ~held & ~token.p.end & room),
             crc.data.eq(token.p.data),
             crc.valid.eq(token.valid & ~held & ~token.p.end),
-            read.addr.eq(self.address),
-            # Filling and reading never overlap: no collision logic is wanted around the block RAM.
-            read.en.eq(held),
-            self.data.eq(read.data),
+            # Nobody looks at `data` while the buffer is filled.
+            buffer.read_address.eq(self.address),
+            self.data.eq(buffer.read_data),
             crc.start.eq(held),
             self.o.valid.eq(held),
             self.o.p.status.eq(status),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from amaranth.sim import Simulator
 
+from hdl.ecp5.block_ram import BlockRam
 from hdl.link import cobs
 from hdl.link.crc import append_crc
 from hdl.link.frame import PACKET_BYTES, FrameReceiver, FrameTransmitter, encode_frame
@@ -38,7 +39,7 @@ def receive(wire: bytes, *, hold: int = 0) -> list[tuple[Status, bytes]]:
             if end.status == Status.OK:
                 for address in range(end.length):
                     ctx.set(dut.address, address)
-                    await ctx.tick()
+                    await ctx.tick().repeat(BlockRam.LATENCY)
                     packet.append(ctx.get(dut.data))
             await ctx.tick().repeat(hold + 1)
             frames.append((Status(end.status), bytes(packet)))
