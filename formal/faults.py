@@ -49,7 +49,7 @@ FAULTS: Final = (
     Fault("select_add_36", "hdl.ecp5.carry", "b ^ (a if d else c)", "b ^ (a if d else b)"),
     Fault("signed_adder_8", "hdl.ecp5.carry", "return a ^ b if d else a", "return a | b if d else a"),
     Fault("product_sweep", "hdl.array.loader", "m.Elif(control.advance)", "m.If(control.advance)"),
-    Fault("product_program_low_plane", "hdl.array.sweep", "codes_of.get(level, [])", "codes_of.get(level % 15, [])"),
+    Fault("product_program_low_plane", "sim.machine.sweep", "codes_of.get(level, [])", "codes_of.get(level % 15, [])"),
 )
 
 

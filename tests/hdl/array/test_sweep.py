@@ -9,6 +9,7 @@ from hdl.array.sweep import LONGEST_PROGRAM, STEP_LAYOUT, STEPS_PER_CODEBOOK, ru
 from sim.contract.codebook import affine_codebook
 from sim.contract.constants import WEIGHT_MAX, WEIGHT_MIN
 from sim.contract.errors import UserError
+from sim.machine import sweep
 
 CORNERS = [
     affine_codebook(),
@@ -37,6 +38,12 @@ def test_programs_start_with_a_clear_and_end_once() -> None:
         steps = [STEP_LAYOUT.from_bits(step) for step in sweep_program(levels)]
         assert steps[0].clear == 1
         assert [step.last for step in steps] == [0] * (len(steps) - 1) + [1]
+
+
+def test_the_layout_of_a_step_is_the_encoding_of_the_programs() -> None:
+    assert STEP_LAYOUT.size == sweep.STEP_BITS
+    for name in ("write", "clear", "advance", "subtract", "last"):
+        assert STEP_LAYOUT.const({name: 1}).as_bits() == getattr(sweep, name.upper())
 
 
 def test_lengths_that_the_cycle_formula_quotes() -> None:
