@@ -1,0 +1,1 @@
+"""Memory behind one port: the port itself and the controllers that implement it."""
