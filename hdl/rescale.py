@@ -14,7 +14,6 @@ from hdl.ecp5.carry import SelectAdd
 from hdl.ecp5.multiplier import RegisteredMultiplier
 from hdl.finish import Finish
 from hdl.pipeline import chain, delay
-from sim.contract.arithmetic import signed_limits
 from sim.contract.constants import (
     ACCUMULATOR_BITS,
     BIAS_BITS,
@@ -23,7 +22,7 @@ from sim.contract.constants import (
     SCALE_FRACTION_BITS,
     WIDE_BITS,
 )
-from sim.contract.linear import finish
+from sim.contract.linear import add_pass, finish
 
 BIAS_SHIFT = SCALE_FRACTION_BITS - BIAS_FRACTION_BITS
 """Places between the least significant bits of the accumulator and of a bias."""
@@ -97,10 +96,7 @@ class GroupRescale(wiring.Component):
 
         Accumulators wrap at ACCUMULATOR_BITS as the hardware's do; exported layers never get there.
         """
-        start = np.asarray(bias, np.int64) << BIAS_SHIFT if accumulators is None else accumulators
-        low, high = signed_limits(ACCUMULATOR_BITS)
-        total = start + np.asarray(scale, np.int64) * sums
-        total = (total - low) % (high - low + 1) + low
+        total = add_pass(accumulators, np.asarray(sums, np.int64), scale, bias)
         return total, finish(total)
 
     def elaborate(self, platform: Any) -> Elaboratable:

@@ -66,6 +66,31 @@ def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return result
 
 
+def static_bias(table: NDArray[np.int16], first: int, queries: int) -> NDArray[np.int16]:
+    """Bias (..., queries, keys) of the queries from number `first` on of a window of rows * columns pixels.
+
+    table: (..., rows, columns), by row and column difference, both without sign.
+    """
+    rows, columns = table.shape[-2:]
+    query, key = np.arange(first, first + queries)[:, None], np.arange(rows * columns)
+    return table[..., np.abs(query // columns - key // columns), np.abs(query % columns - key % columns)]
+
+
+def decomposed_bias(by_row: NDArray[np.int16], by_column: NDArray[np.int16], first: int) -> NDArray[np.int32]:
+    """Bias int32 (..., queries, keys) of the queries from number `first` on of a window of rows * columns pixels.
+
+    by_row: (..., queries, 2 * rows - 1), by query less key row plus rows - 1; by_column likewise.
+    """
+    rows, columns = (by_row.shape[-1] + 1) // 2, (by_column.shape[-1] + 1) // 2
+    query = np.arange(first, first + by_row.shape[-2])
+    row_index = (query // columns)[:, None] - np.arange(rows) + rows - 1
+    column_index = (query % columns)[:, None] - np.arange(columns) + columns - 1
+    number = np.arange(query.size)[:, None]
+    of_row = by_row[..., number, row_index].astype(np.int32)
+    total = of_row[..., :, None] + by_column[..., number, column_index][..., None, :]
+    return total.reshape(*by_row.shape[:-1], rows * columns)
+
+
 @dataclass(frozen=True)
 class StaticBias:
     """A position bias that does not depend on the picture.
@@ -80,10 +105,7 @@ class StaticBias:
     @cached_property
     def pairs(self) -> NDArray[np.int16]:
         """(heads, window**2, window**2): bias of every pair of pixels of a window."""
-        pixel = np.arange(self.window * self.window)
-        row, column = pixel // self.window, pixel % self.window
-        offset = np.abs(row[:, None] - row) * self.window + np.abs(column[:, None] - column)
-        return self.table[:, offset]
+        return static_bias(self.table.reshape(-1, self.window, self.window), 0, self.window * self.window)
 
     def of(self, q: NDArray[np.float32], first: int) -> NDArray[np.int16]:
         """Bias int16 (heads, queries, keys) of the queries from number `first` on, levels (..., queries, D)."""
@@ -108,16 +130,8 @@ class DecomposedBias:
 
     def of(self, q: NDArray[np.float32], first: int) -> NDArray[np.int32]:
         """Bias int32 (windows, heads, queries, keys) of levels (windows, heads, queries, D), numbered from `first`."""
-        pixel = np.arange(first, first + q.shape[-2])
-        row, column = pixel // self.columns, pixel % self.columns
         by_row = self._products(q, self.rel_rows, self.row_scale)
-        by_column = self._products(q, self.rel_columns, self.column_scale)
-        row_index = row[:, None] - np.arange(self.rows) + self.rows - 1
-        column_index = column[:, None] - np.arange(self.columns) + self.columns - 1
-        rows = np.take_along_axis(by_row, row_index[None, None], axis=-1)
-        columns = np.take_along_axis(by_column, column_index[None, None], axis=-1)
-        total = rows[..., :, None].astype(np.int32) + columns[..., None, :]
-        return total.reshape(*q.shape[:-1], -1)
+        return decomposed_bias(by_row, self._products(q, self.rel_columns, self.column_scale), first)
 
     @staticmethod
     def _products(q: NDArray[np.float32], table: NDArray[np.int8], scale: NDArray[np.uint16]) -> NDArray[np.int16]:

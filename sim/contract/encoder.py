@@ -43,6 +43,21 @@ def half_step_table(levels: NDArray[np.int8]) -> NDArray[np.uint8]:
     return (rank if level.size == CODES else level[rank] + LEVEL_ZERO).astype(np.uint8)
 
 
+def half_steps(
+    values: NDArray[np.int16],
+    multiplier: NDArray[np.int32],
+    addend: NDArray[np.int32],
+    shift: int | NDArray[np.int32],
+) -> NDArray[np.int32]:
+    """Indices int32 of a table of half steps for wide values; the parameters broadcast against the values."""
+    index = values.astype(np.int32)
+    index *= multiplier
+    index += addend
+    index >>= shift
+    np.clip(index, 0, ENCODER_INDICES - 1, out=index)
+    return index
+
+
 @dataclass(frozen=True)
 class Encoder:
     """How the wide input of an operation becomes codes. C channels, T = ceil(C / 64) tiles.
@@ -124,11 +139,8 @@ class Encoder:
         codes = np.empty(x.values.shape, np.uint8)
         multiplier, addend = self.multiplier.astype(np.int32), self.addend
         for tile, positions in enumerate(self.tile_slices()):
-            index = x.values[..., self.permutation[positions]].astype(np.int32)
-            index *= multiplier[positions]
-            index += addend[positions]
-            index >>= int(self.shift[tile])
-            np.clip(index, 0, ENCODER_INDICES - 1, out=index)
+            values = x.values[..., self.permutation[positions]]
+            index = half_steps(values, multiplier[positions], addend[positions], int(self.shift[tile]))
             codes[..., positions] = self._tables[tile if len(self._tables) > 1 else 0][index]
         return codes
 

@@ -98,7 +98,10 @@ class LayerNorm:
         """Wide results of wide inputs (..., C)."""
         if x.exponent != self.input_exponent or x.values.shape[-1] != self.gain.size:
             raise ValueError(f"{self.name}: input {x.values.shape} at exponent {x.exponent} does not fit the layer")
-        normalised = self.normalise(x.values)
+        return Wide(self.affine(self.normalise(x.values)), self.wide_exponent)
+
+    def affine(self, normalised: NDArray[np.int64]) -> NDArray[np.int16]:
+        """Wide values (..., C) of normalised ones, which are overwritten."""
         normalised *= self.gain
         normalised += self.bias
-        return Wide(finish_wide(normalised, self.shift), self.wide_exponent)
+        return finish_wide(normalised, self.shift)

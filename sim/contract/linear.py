@@ -161,6 +161,28 @@ def accumulate(codes: NDArray[np.uint8], layer: QuantizedLinear) -> NDArray[np.i
     return accumulator
 
 
+def add_pass(
+    accumulators: NDArray[np.int64] | None,
+    sums: NDArray[np.int64],
+    scale: NDArray[np.integer],
+    bias: NDArray[np.integer],
+) -> NDArray[np.int64]:
+    """Accumulators int64 (tokens, columns) after one more pass with `sums`; `accumulators` None starts from the bias.
+
+    They wrap at ACCUMULATOR_BITS as the hardware's do; exported layers never get there.
+    """
+    total = sums * np.asarray(scale, np.int64)
+    total += (
+        np.asarray(bias, np.int64) << (SCALE_FRACTION_BITS - BIAS_FRACTION_BITS)
+        if accumulators is None
+        else accumulators
+    )
+    low, high = signed_limits(ACCUMULATOR_BITS)
+    if total.size and not low <= total.min() <= total.max() <= high:
+        total = (total - low) % (high - low + 1) + low
+    return total
+
+
 def finish(accumulator: NDArray[np.int64]) -> NDArray[np.int16]:
     """Accumulators to wide results: round half to even, saturate to 16 bits."""
     return saturate(round_half_even_shift(accumulator, SCALE_FRACTION_BITS), WIDE_BITS).astype(np.int16)
