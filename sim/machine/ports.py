@@ -43,6 +43,7 @@ class Port(IntEnum):
     DEPTHWISE_MAP = 26
     DEPTHWISE_CHANNEL = 27
     DEPTHWISE_VALUES = 28
+    ENCODER_ORDER = 29
     COPIED = 64
     RESULTS = 65
     ENCODED = 66
@@ -76,6 +77,7 @@ RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     Port.ENCODER_CHANNEL: (Field("position", 2), Field("multiplier", 2, signed=True), Field("addend", 4, signed=True)),
     Port.ENCODER_TILE: _unsigned(tile=2, shift=1, table=1),
     Port.ENCODER_TABLE: _unsigned(address=2, code=1),
+    Port.ENCODER_ORDER: _unsigned(position=2, channel=2),
     Port.ENCODER_PLANES: _unsigned(planes=1),
     Port.NORM_COMMAND: _unsigned(tokens=2, channels=2, shift=2, epsilon=8),
     Port.NORM_PARAMETER: (
