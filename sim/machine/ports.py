@@ -68,7 +68,7 @@ def _unsigned(**sizes: int) -> tuple[Field, ...]:
 
 RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     Port.ARRAY_COMMAND: _unsigned(
-        phase=1, codebook=1, queries=2, keys=2, tiles=2, groups=2, planes=1, runs=1, first=1, last=1
+        phase=1, codebook=1, queries=2, keys=2, tiles=2, groups=2, planes=1, runs=1, first=1, last=1, split=1
     ),
     Port.CODEBOOK: _unsigned(address=2, step=2),
     Port.THRESHOLD: _unsigned(code=2, threshold=2),
