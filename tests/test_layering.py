@@ -15,6 +15,8 @@ FOREIGN = {
     "sim": {"torch", "segment_anything", "quant", "boards"},
     "sim/contract": {"amaranth", "hdl", "cocotb", "tqdm", "PIL"},
     "sim/golden": {"amaranth", "hdl", "cocotb"},
+    "sim/machine": {"amaranth", "hdl", "cocotb"},
+    "sim/executor": {"amaranth", "hdl", "cocotb"},
 }
 
 

@@ -1,0 +1,186 @@
+"""Runs a program of the machine on an image of its memory."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.contract.errors import UserError
+from sim.executor.array import ArrayUnit
+from sim.executor.copy import CopyUnit
+from sim.executor.encoder import EncoderUnit
+from sim.executor.memory_view import MemoryView
+from sim.executor.unit import Batch, MachineError, OperandError, StallError, Unit
+from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Command, Opcode, decode
+from sim.machine.faults import Fault
+from sim.machine.ports import Port, is_output, payload_bytes
+from sim.machine.presets import MachinePreset
+
+
+@dataclass
+class _Write:
+    """A WRITE under way: its beats, how many have come, and the address of the command."""
+
+    port: Port
+    places: NDArray[np.int64]
+    where: int
+    done: int = 0
+
+
+@dataclass
+class _Outputs:
+    """What a port has given and no WRITE has taken yet, and the command that caused the last of it."""
+
+    parts: list[NDArray[np.uint8]] = field(default_factory=list)
+    bytes: int = 0
+    where: int = 0
+
+    def take(self, count: int) -> NDArray[np.uint8]:
+        """The first `count` bytes."""
+        whole = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
+        self.parts = [whole[count:]] if whole.size > count else []
+        self.bytes -= count
+        return whole[:count]
+
+
+class Executor:
+    """A machine of a preset on a memory that it shares with the caller.
+
+    memory: uint8 (bytes,), whole beats; commands from wherever `run` starts. writable: first address that a WRITE may
+    reach. Every port keeps to the order of the program; a program that the hardware would wait in for ever, or whose
+    result would depend on its timing, raises MachineError, a UserError that names the command.
+    """
+
+    def __init__(self, preset: MachinePreset, memory: NDArray[np.uint8], writable: int) -> None:
+        self.preset: Final = preset
+        self._memory = MemoryView(memory, preset.beat_bytes, writable)
+        self._units: Final[list[Unit]] = [CopyUnit(), EncoderUnit(preset), ArrayUnit(preset)]
+        self._unit_of: Final = {port: unit for unit in self._units for port in unit.inputs}
+        self._payload_bytes: Final = {port: payload_bytes(port, preset) for port in Port}
+        self._writes: deque[_Write] = deque()
+        self._outputs: Final[dict[Port, _Outputs]] = {port: _Outputs() for port in Port if is_output(port)}
+
+    def run(self, start: int = 0, stop: int | None = None) -> int:
+        """Executes from command address `start` until STOP, or until it comes to command address `stop`.
+
+        Returns the address of the command that is next, or of STOP. State of the units is kept between calls.
+        """
+        where = start
+        while where != stop:
+            command = self._fetch(where)
+            if command.opcode == Opcode.STOP:
+                self._finish(where)
+                return where
+            self._execute(command, where)
+            where += COMMAND_BYTES
+        return where
+
+    def _fetch(self, where: int) -> Command:
+        if where % COMMAND_BYTES:
+            raise MachineError(Fault.ALIGNMENT, where, f"commands are at multiples of {COMMAND_BYTES}")
+        if not 0 <= where <= self._memory.bytes.size - COMMAND_BYTES:
+            raise MachineError(Fault.RANGE, where, "the program runs out of memory without STOP")
+        word = self._memory.bytes[where : where + COMMAND_BYTES].tobytes()
+        try:
+            command = decode(word)
+        except UserError as error:
+            fault = Fault.PORT if word[0] in list(Opcode) else Fault.OPCODE
+            raise MachineError(fault, where, str(error)) from error
+        if command.port is not None and is_output(command.port) != (command.opcode == Opcode.WRITE):
+            raise MachineError(Fault.PORT, where, f"{command.opcode.name} cannot use port {command.port.name}")
+        if 0 in command.counts or command.token_dims > DIMENSIONS:
+            raise MachineError(Fault.FIELD, where, f"counts {command.counts}, token_dims {command.token_dims}")
+        if command.opcode == Opcode.SEND:
+            if not 1 <= word[2] <= SEND_BYTES_MAX:
+                raise MachineError(Fault.FIELD, where, f"a SEND of {word[2]} bytes, 1..{SEND_BYTES_MAX} are possible")
+            if command.port is not None and self._payload_bytes[command.port] > COMMAND_BYTES:
+                raise MachineError(Fault.PORT, where, f"a payload of {command.port.name} does not fit a command")
+        return command
+
+    def _execute(self, command: Command, where: int) -> None:
+        if command.opcode == Opcode.WAIT:
+            self._wait(where)
+        elif command.port is None:
+            raise AssertionError(command)
+        elif command.opcode == Opcode.WRITE:
+            self._writes.append(_Write(command.port, self._memory.places(command, where), where))
+        else:
+            read = command.opcode == Opcode.READ
+            self._give(self._batch(command, where) if read else self._sent(command), where)
+
+    def _batch(self, command: Command, where: int) -> Batch:
+        """Payloads of a READ."""
+        assert command.port is not None
+        size = self._payload_bytes[command.port]
+        beat = self.preset.beat_bytes
+        data = self._memory.read(command, where)
+        if data.size % size:
+            raise MachineError(
+                Fault.WATCHDOG, where, f"{len(data)} beats end within a payload of {command.port.name} ({size} bytes)"
+            )
+        held, wanted = data.size // size, command.payloads or data.size // size
+        if not held - max(1, beat // size) < wanted <= held:
+            raise MachineError(Fault.WATCHDOG, where, f"the beats hold {held} payloads, the READ is for {wanted}")
+        token = int(np.prod(command.counts[: command.token_dims])) * beat // size if command.token_dims else 0
+        return Batch(command.port, data.reshape(-1, size)[:wanted], token)
+
+    def _sent(self, command: Command) -> Batch:
+        """Payloads of a SEND, the last one with zeros behind the bytes that were sent."""
+        assert command.port is not None
+        size = self._payload_bytes[command.port]
+        count = -(-len(command.payload) // size)
+        data = np.zeros(count * size, np.uint8)
+        data[: len(command.payload)] = np.frombuffer(command.payload, np.uint8)
+        return Batch(command.port, data.reshape(count, size))
+
+    def _give(self, batch: Batch, where: int) -> None:
+        try:
+            for port, data in self._unit_of[batch.port].take(batch):
+                outputs = self._outputs[port]
+                outputs.parts.append(data)
+                outputs.bytes += data.size
+                outputs.where = where
+        except StallError as error:
+            raise MachineError(Fault.WATCHDOG, where, str(error)) from error
+        except (OperandError, UserError) as error:
+            raise MachineError(None, where, str(error)) from error
+        self._write()
+        for port, outputs in self._outputs.items():
+            if outputs.bytes >= self.preset.beat_bytes:
+                raise MachineError(
+                    Fault.WATCHDOG, where, f"{outputs.bytes} bytes leave {port.name} that no WRITE before takes"
+                )
+
+    def _write(self) -> None:
+        """The first WRITE takes what its port has given, then the next one."""
+        beat = self.preset.beat_bytes
+        while self._writes:
+            write = self._writes[0]
+            outputs = self._outputs[write.port]
+            beats = min(outputs.bytes // beat, write.places.size - write.done)
+            if beats:
+                data = outputs.take(beats * beat).reshape(beats, beat)
+                self._memory.write(write.places[write.done : write.done + beats], data)
+                write.done += beats
+            if write.done < write.places.size:
+                return
+            self._writes.popleft()
+
+    def _wait(self, where: int) -> None:
+        if self._writes:
+            write = self._writes[0]
+            raise MachineError(
+                Fault.WATCHDOG,
+                where,
+                f"the WRITE of {write.port.name} at {write.where:#x} has {write.done} of {write.places.size} beats",
+            )
+        self._memory.settle()
+
+    def _finish(self, where: int) -> None:
+        self._wait(where)
+        left = [text for unit in self._units if (text := unit.left())]
+        left += [f"{outputs.bytes} bytes of {port.name}" for port, outputs in self._outputs.items() if outputs.bytes]
+        if left:
+            raise MachineError(None, where, f"STOP comes too early: {left[0]}")
