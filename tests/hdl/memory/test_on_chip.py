@@ -30,7 +30,7 @@ def test_equals_model(latency: int, limit: int) -> None:
     found: list[tuple[int, bool]] = []
     late: list[int] = []
 
-    async def drive(ctx: Any):
+    async def drive(ctx: Any) -> None:
         for address, word in todo:
             while rng.random() < 0.3:
                 await ctx.tick()
@@ -40,7 +40,7 @@ def test_equals_model(latency: int, limit: int) -> None:
             ctx.set(memory.port.request.valid, 0)
         await ctx.tick().repeat(latency + 1)
 
-    async def watch(ctx: Any):
+    async def watch(ctx: Any) -> None:
         port, cycle = memory.port, 0
         asked: list[int] = []
         async for _, _, valid, payload, request, write in ctx.tick().sample(
@@ -66,7 +66,7 @@ def test_equals_model(latency: int, limit: int) -> None:
 def test_refused_write_sets_the_line() -> None:
     memory = OnChipMemory(MemoryPort(address_bits=5, beat_bits=BEAT_BITS), beats=20)
 
-    async def drive(ctx: Any):
+    async def drive(ctx: Any) -> None:
         ctx.set(memory.port.request.payload, {"address": 19, "write": 1, "data": 1})
         ctx.set(memory.port.request.valid, 1)
         await ctx.tick().repeat(2)
@@ -83,7 +83,7 @@ def test_refused_write_sets_the_line() -> None:
     simulator.run()
 
 
-@pytest.mark.parametrize("parameters", [{"beats": 33}, {"beats": 0}, {"beats": 4, "latency": 0}])
-def test_refuses(parameters: dict[str, int]) -> None:
+@pytest.mark.parametrize(("beats", "latency"), [(33, 1), (0, 1), (4, 0)])
+def test_refuses(beats: int, latency: int) -> None:
     with pytest.raises(ValueError, match="nearest valid value"):
-        OnChipMemory(MemoryPort(address_bits=5, beat_bits=BEAT_BITS), **parameters)
+        OnChipMemory(MemoryPort(address_bits=5, beat_bits=BEAT_BITS), beats=beats, latency=latency)

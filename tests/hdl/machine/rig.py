@@ -1,0 +1,123 @@
+"""A mover with an on-chip memory and ports that are read by the test or lead back: runs a program in the simulator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from amaranth.hdl import Module, Signal
+from amaranth.lib import wiring
+from amaranth.sim import Simulator
+
+from hdl.machine.delivery import Weights
+from hdl.machine.jobs import Beats
+from hdl.machine.mover import Mover
+from hdl.memory.on_chip import OnChipMemory
+from sim.machine.commands import Command
+from sim.machine.faults import Fault
+
+BEAT = 16
+COPY, SMALL, HALF, WIDE, WEIGHTS, TURNED = 1, 2, 6, 3, 4, 5
+COPIED, PAIRED = 64, 67
+INPUTS = {COPY: 16, SMALL: 4, HALF: 8, WIDE: 32, WEIGHTS: 64, TURNED: 64}
+OUTPUTS = {COPIED: 16, PAIRED: 8}
+"""COPY leads to COPIED, HALF to PAIRED; payloads of the others are recorded."""
+
+RECORDED = (SMALL, WIDE, WEIGHTS)
+
+
+@dataclass
+class Outcome:
+    """memory: its bytes. cycles: from start to done or error. payloads: (data, last) by port."""
+
+    memory: bytes
+    cycles: int
+    fault: Fault
+    where: int
+    payloads: dict[int, list[tuple[bytes, bool]]] = field(default_factory=dict)
+
+
+def image(program: Sequence[Command | bytes], tail: bytes, at: int) -> bytes:
+    """The program at 0, `tail` at byte `at`."""
+    text = b"".join(command if isinstance(command, bytes) else command.encode() for command in program)
+    assert len(text) <= at
+    return text.ljust(at, b"\0") + tail
+
+
+def run(
+    content: bytes,
+    *,
+    size: int = 4096,
+    real_size: int | None = None,
+    writable: int = 2048,
+    latency: int = 2,
+    stall: float = 0.0,
+    refuse: float = 0.0,
+    patience: int = 200,
+    limit: int = 20000,
+    seed: int = 0,
+    deaf: bool = False,
+) -> Outcome:
+    """Run the program at address 0 until it is done or stops.
+
+    size, real_size: bytes of memory that the mover believes in, and that there are. stall: of memory's requests.
+    refuse: of the recorded ports, always with `deaf`.
+    """
+    beats = Beats(BEAT, size // BEAT)
+    mover = Mover(
+        beats, inputs=INPUTS, outputs=OUTPUTS, weights=Weights(16, 8, WEIGHTS, TURNED), depth=8, patience=patience
+    )
+    count = (real_size or size) // BEAT
+    words = [int.from_bytes(content[at : at + BEAT], "little") for at in range(0, len(content), BEAT)]
+    memory = OnChipMemory(mover.memory.signature, beats=count, latency=latency, init=words)
+    m = Module()
+    m.submodules += [mover, memory]
+    stalled = Signal()
+    m.d.comb += [
+        memory.port.request.payload.eq(mover.memory.request.payload),
+        memory.port.request.valid.eq(mover.memory.request.valid & ~stalled),
+        mover.memory.request.ready.eq(memory.port.request.ready & ~stalled),
+        mover.memory.error.eq(memory.port.error),
+        mover.writable.eq(writable),
+    ]
+    wiring.connect(m, memory.port.response, mover.memory.response)
+    for source, sink in ((COPY, COPIED), (HALF, PAIRED)):
+        given, taken = getattr(mover, f"to_{source}"), getattr(mover, f"from_{sink}")
+        m.d.comb += [
+            taken.payload.eq(given.payload.data),
+            taken.valid.eq(given.valid),
+            given.ready.eq(taken.ready),
+        ]
+    rng = np.random.default_rng(seed)
+    outcome = Outcome(b"", 0, Fault.NONE, 0, {port: [] for port in RECORDED})
+
+    async def drive(ctx: Any) -> None:
+        ctx.set(mover.i_start, 1)
+        await ctx.tick()
+        ctx.set(mover.i_start, 0)
+        halted = None
+        while not ctx.get(mover.o_done) and (halted is None or outcome.cycles < halted + 20):
+            ctx.set(stalled, bool(rng.random() < stall))
+            ready = {port: not deaf and bool(rng.random() >= refuse) for port in RECORDED}
+            for port, value in ready.items():
+                ctx.set(getattr(mover, f"to_{port}").ready, value)
+            for port, value in ready.items():
+                stream = getattr(mover, f"to_{port}")
+                if value and ctx.get(stream.valid):
+                    payload = ctx.get(stream.payload)
+                    whole = payload.data.to_bytes(INPUTS[port], "little")
+                    outcome.payloads[port].append((whole, bool(payload.last)))
+            if halted is None and ctx.get(mover.o_error):
+                halted = outcome.cycles
+            await ctx.tick()
+            outcome.cycles += 1
+            assert outcome.cycles < limit, "neither done nor stopped"
+        outcome.fault, outcome.where = Fault(ctx.get(mover.o_error)), ctx.get(mover.o_where)
+        found = [ctx.get(memory.storage.data[at]) for at in range(count)]
+        outcome.memory = b"".join(word.to_bytes(BEAT, "little") for word in found)
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-8)
+    simulator.add_testbench(drive)
+    simulator.run()
+    return outcome
