@@ -1,4 +1,4 @@
-"""Attention on one array: q.k, softmax and P.v of a set of queries, without a host in between.
+"""Attention on one array: q.k, softmax and P.v of a set of queries, without a host in between; and dense layers.
 
     i_weights, i_scale, i_bias ---------------------> +-------+
     i_q --------------------------------------------> | array | ---> o                      wide results of P.v
@@ -21,10 +21,16 @@ A command is four nested loops, the innermost last:
             for plane in planes:  LOAD
                 for run in runs:  RUN of all queries; between two, the scales alone
         results of all queries
+
+Where the keys are known only when the program runs, so is that correction; then q keeps its codes, level + 128, whose
+high nibble stands for a - 8. Two codebooks, so a LOAD for every RUN: SCORES with `first`.
+
+A dense layer has weights instead of keys and an encoder's codes instead of q, so it is SCORES whose results leave at
+once. Its passes have codebooks of their own, so one command is a pass: `first` and `last` say where sums begin and end.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,15 +62,26 @@ SETS_AHEAD = 2
 """SCORES whose MIX has not begun when a further one may not begin either: the halves of the code buffer."""
 
 
-def command_cycles(geometry: AttentionGeometry, command: Mapping[str, int], levels: ArrayLike) -> int:
+Codebooks = Mapping[int, ArrayLike] | Sequence[ArrayLike]
+
+
+def command_cycles(geometry: AttentionGeometry, command: Mapping[str, int], codebooks: Codebooks) -> int:
     """Cycles from the transfer of a command to the next one's, operands and rows never late, results always taken.
 
-    tiles * groups * planes * (LOAD + runs * RUN + (runs - 1) * KEEP_CYCLES), LOAD and RUN of hdl.matmul.
-    levels: the 16 levels of the command's codebook.
+    tiles * groups * planes * (LOAD + runs * RUN + (runs - 1) * KEEP_CYCLES), LOAD and RUN of hdl.matmul; where every
+    RUN has tables of its own, tiles * groups * planes * runs * (LOAD + RUN) with the mean LOAD.
+    codebooks: 16 levels by index.
     """
     runs = command["runs"]
-    one = load_cycles(geometry.array, levels) + runs * run_cycles(command["queries"]) + (runs - 1) * KEEP_CYCLES
+    loads = [load_cycles(geometry.array, codebooks[index]) for index in run_codebooks(command)]
+    one = sum(loads) + runs * run_cycles(command["queries"]) + (runs - len(loads)) * KEEP_CYCLES
     return command["tiles"] * command["groups"] * command["planes"] * one
+
+
+def run_codebooks(command: Mapping[str, int]) -> range:
+    """Codebooks of the LOADs of tables in a plane: one for all RUNs, or one for each of SCORES with `first`."""
+    reload = command["phase"] == Phase.SCORES and command["first"]
+    return range(command["codebook"], command["codebook"] + (command["runs"] if reload else 1))
 
 
 class Attention(wiring.Component):
@@ -76,11 +93,14 @@ class Attention(wiring.Component):
       code buffer. MIX: P.v of the oldest set in the code buffer, groups = ceil(keys / rows). Fields: module docstring.
       Of the sets begun by SCORES at most SETS_AHEAD = 2 may wait for their MIX; with more the unit would wait for ever.
       SCORES, SCORES, MIX, SCORES, MIX, ..., MIX keeps the array busy while rows pass through the softmax.
-    - `i_weights`, `i_bias` as in hdl.matmul, per LOAD and per tile; `i_scale` per RUN. Missing keys and channels are
-      columns or rows of weight 0.
-    - `i_q`: per RUN of SCORES `queries` transfers of `rows` nibbles.
+      With `first` every RUN of SCORES has a LOAD of tables, run r from `codebook` + r; else one LOAD serves all RUNs.
+      DENSE: `queries` tokens from `i_q`. With `first` sums start from a bias, else they go on from those of the DENSE
+      before, of as many queries and nothing in between; with `last` results leave. `tiles` is 1 unless it has both.
+    - `i_weights`, `i_bias` as in hdl.matmul, per LOAD of tables and per tile (DENSE: with `first`); `i_scale` per RUN.
+      Missing keys and channels are columns or rows of weight 0.
+    - `i_q`: per RUN of SCORES and DENSE `queries` transfers of `rows` nibbles.
     - `i_position` (with bias=1): position bias of `lanes` keys a word, ceil(keys / lanes) words a row.
-    - `o`: wide results of MIX, `columns` channels a transfer, per tile all queries.
+    - `o`: wide results of MIX and DENSE, `columns` channels a transfer, per tile all queries.
     - `o_idle`: no command is active and every result has been taken.
 
     Cycles: `command_cycles`. The softmax needs queries * ceil(keys / lanes) cycles for a set; hidden while it takes
@@ -124,39 +144,49 @@ class Attention(wiring.Component):
         """Results int16 (transfers, columns) of the commands.
 
         commands: fields of i_command by name. codebooks: 16 levels by index. thresholds: (15,), descending. nibbles:
-        (16, score_planes), of the level of each code, high first. weights: (rows, columns) per LOAD. scale: (columns,)
-        per RUN. bias: (columns,) per tile. q: (queries, rows) per RUN of SCORES. position: (queries, keys) per SCORES
-        with bias=1. Raises ValueError where a set does not fit a buffer, or too many sets wait for their MIX, or none.
+        (16, score_planes), of the level of each code, high first. weights: (rows, columns) per LOAD of tables. scale:
+        (columns,) per RUN. bias: (columns,) per tile (DENSE: with `first`). q: (queries, rows) per RUN of SCORES and
+        DENSE. position: (queries, keys) per SCORES with bias=1. Raises ValueError where a set does not fit a buffer,
+        too many sets wait for their MIX, or none, or sums go on that nobody began.
         """
         array = geometry.array
         streams = {"weights": iter(weights), "scale": iter(scale), "bias": iter(bias), "q": iter(q)}
         positions = iter(position)
         waiting: deque[NDArray[np.uint8]] = deque()
+        total: NDArray[np.int64] | None = None
+        offset: NDArray[np.integer] = np.zeros(array.columns, np.int64)
         results: list[NDArray[np.int16]] = []
         for command in commands:
-            queries, keys, mix = command["queries"], command["keys"], command["phase"] == Phase.MIX
+            queries, phase = command["queries"], command["phase"]
             tiles, groups, planes, runs = (command[name] for name in ("tiles", "groups", "planes", "runs"))
+            _check_parts(command, 0 if total is None else len(total))
             _check_room(geometry, command, len(waiting))
             streamed: Iterator[NDArray[Any]]
-            if mix:
+            if phase == Phase.MIX:
                 shape = {"rows": array.rows, "tiles": tiles, "planes": planes, "runs": runs}
                 streamed = iter(CodeGather.model(waiting.popleft(), nibbles, **shape).reshape(-1, queries, array.rows))
             else:
                 streamed = streams["q"]
-            levels = np.asarray(codebooks[command["codebook"]])
+            starts, emits = (phase != Phase.DENSE or command[name] for name in ("first", "last"))
+            tables = [np.asarray(codebooks[index]) for index in run_codebooks(command)]
             words = []
             for _ in range(tiles):
-                total, offset = None, next(streams["bias"])
+                if starts:
+                    total, offset = None, next(streams["bias"])
                 for _ in range(groups * planes):
-                    loaded = next(streams["weights"])
-                    for _ in range(runs):
+                    for run in range(runs):
+                        if run < len(tables):
+                            loaded, levels = next(streams["weights"]), tables[run]
                         sums = Array.model(next(streamed), loaded, levels)
                         total, wide = GroupRescale.model(total, sums, next(streams["scale"]), offset)
                 words.append(wide)
-            if mix:
+            if not emits:
+                continue
+            total = None
+            if phase != Phase.SCORES:
                 results += words
                 continue
-            rows = ReorderBuffer.model(np.stack(words), keys)
+            rows = ReorderBuffer.model(np.stack(words), command["keys"])
             waiting.append(Softmax.model(rows, thresholds, next(positions) if geometry.bias else None))
         return np.concatenate(results) if results else np.zeros((0, array.columns), np.int16)
 
@@ -204,19 +234,19 @@ class Attention(wiring.Component):
             results.i_valid.eq(mac.o_valid),
             results.wide.eq(mac.wide),
             # Codes: of q, or of P.
-            mac.codes.eq(Mux(loops.o_phase, gather.o.payload.as_value(), self.i_q.payload.as_value())),
-            sequencer.codes_valid.eq(Mux(loops.o_phase, gather.o.valid, self.i_q.valid)),
-            self.i_q.ready.eq(sequencer.codes_ready & ~loops.o_phase),
-            gather.o.ready.eq(sequencer.codes_ready & loops.o_phase),
+            mac.codes.eq(Mux(loops.o_mix, gather.o.payload.as_value(), self.i_q.payload.as_value())),
+            sequencer.codes_valid.eq(Mux(loops.o_mix, gather.o.valid, self.i_q.valid)),
+            self.i_q.ready.eq(sequencer.codes_ready & ~loops.o_mix),
+            gather.o.ready.eq(sequencer.codes_ready & loops.o_mix),
         ]
         self._announce(m, loops, reorder, gather)
-        mixed = self._phase_of_result(m, sequencer, results, loops.o_phase)
+        outward = self._way_of_result(m, sequencer, results, loops.o_outward)
         m.d.comb += [
             reorder.i.payload.eq(results.o.payload),
             self.o.payload.eq(results.o.payload),
-            reorder.i.valid.eq(results.o.valid & ~mixed),
-            self.o.valid.eq(results.o.valid & mixed),
-            results.o.ready.eq(Mux(mixed, self.o.ready, reorder.i.ready)),
+            reorder.i.valid.eq(results.o.valid & ~outward),
+            self.o.valid.eq(results.o.valid & outward),
+            results.o.ready.eq(Mux(outward, self.o.ready, reorder.i.ready)),
             self.o_idle.eq(
                 loops.o_idle & sequencer.o_quiet & results.o_empty & reorder.o_idle & softmax.o_idle & gather.o_idle
             ),
@@ -225,21 +255,23 @@ class Attention(wiring.Component):
 
     def _announce(self, m: Module, loops: AttentionSequencer, reorder: ReorderBuffer, gather: CodeGather) -> None:
         """A command goes to the loops and, in the same cycle, to the buffers that it concerns."""
-        command, mix = self.i_command.payload, self.i_command.payload.phase
+        command, mix, scores = self.i_command.payload, Signal(), Signal()
         shape, codes = reorder.i_shape.payload, gather.i_shape.payload
         m.submodules.rows = rows = fifo.SyncFIFO(width=len(codes), depth=SETS_AHEAD)
-        ready = Mux(mix, gather.i_read.ready, reorder.i_shape.ready & rows.w_rdy)
+        ready = Mux(mix, gather.i_read.ready, ~scores | (reorder.i_shape.ready & rows.w_rdy))
         taken = Signal()
         m.d.comb += [
+            mix.eq(command.phase == Phase.MIX),
+            scores.eq(command.phase == Phase.SCORES),
             self.i_command.ready.eq(loops.i_command.ready & ready),
             taken.eq(self.i_command.valid & self.i_command.ready),
             loops.i_command.payload.eq(command),
             loops.i_command.valid.eq(taken),
-            reorder.i_shape.valid.eq(taken & ~mix),
+            reorder.i_shape.valid.eq(taken & scores),
             shape.queries.eq(command.queries),
             shape.keys.eq(command.keys),
             shape.tiles.eq(command.tiles),
-            rows.w_en.eq(taken & ~mix),
+            rows.w_en.eq(taken & scores),
             rows.w_data.eq(command.queries),
             codes.eq(rows.r_data),
             gather.i_shape.valid.eq(rows.r_rdy),
@@ -249,15 +281,24 @@ class Attention(wiring.Component):
         m.d.comb += [gather.i_read.payload[name].eq(command[name]) for name in gather.i_read.payload.shape().members]
 
     @staticmethod
-    def _phase_of_result(m: Module, sequencer: CommandSequencer, results: OutputFifo, phase: Signal) -> Any:
-        """Phase of the oldest result: noted per result when its codes are accepted, as many as there are credits."""
-        m.submodules.phases = phases = memory.Memory(shape=1, depth=OUTPUT_DEPTH, init=[])
-        write, read = phases.write_port(), phases.read_port(domain="comb")
+    def _way_of_result(m: Module, sequencer: CommandSequencer, results: OutputFifo, outward: Signal) -> Any:
+        """The oldest result leaves the unit: noted per result when its codes are accepted, as many as are credits."""
+        m.submodules.ways = ways = memory.Memory(shape=1, depth=OUTPUT_DEPTH, init=[])
+        write, read = ways.write_port(), ways.read_port(domain="comb")
         noted, taken = Signal(range(OUTPUT_DEPTH)), Signal(range(OUTPUT_DEPTH))
         promised = sequencer.o_control.valid & sequencer.o_control.last
         m.d.sync += [noted.eq(noted + promised), taken.eq(taken + results.o_taken)]
-        m.d.comb += [write.en.eq(promised), write.addr.eq(noted), write.data.eq(phase), read.addr.eq(taken)]
+        m.d.comb += [write.en.eq(promised), write.addr.eq(noted), write.data.eq(outward), read.addr.eq(taken)]
         return read.data
+
+
+def _check_parts(command: Mapping[str, int], summed: int) -> None:
+    """Raise ValueError where a command does not go on with the `summed` queries of the one before it as it should."""
+    dense = command["phase"] == Phase.DENSE
+    if dense and not (command["first"] and command["last"]) and command["tiles"] != 1:
+        raise ValueError("only a DENSE of one tile may be split over commands")
+    if (command["queries"] if dense and not command["first"] else 0) != summed:
+        raise ValueError(f"{Phase(command['phase']).name} of {command['queries']} queries behind sums of {summed}")
 
 
 def _check_room(geometry: AttentionGeometry, command: Mapping[str, int], waiting: int) -> None:
@@ -266,6 +307,8 @@ def _check_room(geometry: AttentionGeometry, command: Mapping[str, int], waiting
     if command["phase"] == Phase.MIX:
         if not waiting:
             raise ValueError("a MIX without SCORES before it has no codes to read")
+        return
+    if command["phase"] == Phase.DENSE:
         return
     if waiting == SETS_AHEAD:
         raise ValueError(f"more than {SETS_AHEAD} sets of SCORES wait for their MIX")

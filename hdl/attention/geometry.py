@@ -26,6 +26,7 @@ class Phase(enum.IntEnum):
 
     SCORES = 0
     MIX = 1
+    DENSE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,16 @@ class AttentionGeometry:
 
     @property
     def command_layout(self) -> data.StructLayout:
-        """A command: four nested loops of LOADs and RUNs (see hdl.attention.attention)."""
+        """A command: four nested loops of LOADs and RUNs (see hdl.attention.attention).
+
+        first: DENSE starts from the bias, else it goes on with the sums of the command before; SCORES loads tables for
+        every RUN, else for all RUNs of a plane. last: results of DENSE leave, else sums stay. Ignored elsewhere.
+        """
         tiles = max(self.key_columns, -(-MAX_HEAD_CHANNELS // self.array.columns))
         groups = max(self.key_rows, -(-MAX_HEAD_CHANNELS // self.array.rows))
         return data.StructLayout(
             {
-                "phase": unsigned(1),
+                "phase": unsigned(2),
                 "codebook": range(self.array.codebooks),
                 "queries": range(self.array.token_depth + 1),
                 "keys": range(self.keys + 1),
@@ -98,6 +103,8 @@ class AttentionGeometry:
                 "groups": range(groups + 1),
                 "planes": range(3),
                 "runs": range(STREAMED_PLANES_MAX + 1),
+                "first": unsigned(1),
+                "last": unsigned(1),
             }
         )
 

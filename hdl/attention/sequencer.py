@@ -17,8 +17,10 @@ LOOPS = ("runs", "planes", "groups", "tiles")
 class AttentionSequencer(wiring.Component):
     """Per tile, group and plane one LOAD, then `runs` RUNs of all queries with a LOAD of scales alone in between.
 
+    SCORES with `first` have a LOAD of tables before every RUN, run r from `codebook` + r.
+    The first RUN of a tile starts from its bias, the last emits results; in DENSE only with `first` and `last`.
     `o_command` feeds hdl.sequencer. `o_keep` goes with a LOAD that takes new scales and leaves the tables as they are.
-    The first RUN of a tile starts from its bias, the last emits results. `o_phase`: of the RUN that is active.
+    `o_mix`: the RUN that is active takes codes of P. `o_outward`: its results are no logits and leave the unit.
     The next command is taken while the last RUN of this one is active, so no cycle is lost between them.
     """
 
@@ -29,7 +31,8 @@ class AttentionSequencer(wiring.Component):
                 "i_command": In(stream.Signature(geometry.command_layout)),
                 "o_command": Out(stream.Signature(command_layout(geometry.array))),
                 "o_keep": Out(1),
-                "o_phase": Out(1),
+                "o_mix": Out(1),
+                "o_outward": Out(1),
                 "o_idle": Out(1),
             }
         )
@@ -39,19 +42,25 @@ class AttentionSequencer(wiring.Component):
         m = Module()
         limits = self._geometry.command_layout.members
         m.submodules.loops = loops = Loops([(1 << Shape.cast(limits[name]).width) - 1 for name in LOOPS])
-        codebook, queries, mix = (
-            Signal.like(self.i_command.payload[name], name=name, reset_less=True)
-            for name in ("codebook", "queries", "phase")
+        command = self.i_command.payload
+        codebook, first_codebook, queries = (
+            Signal.like(command[field], name=name, reset_less=True)
+            for name, field in (("codebook", "codebook"), ("first_codebook", "codebook"), ("queries", "queries"))
+        )
+        # What the fields phase, first and last come to.
+        mix, outward, starts, emits, reload = (
+            Signal(name=name, reset_less=True) for name in ("mix", "outward", "starts", "emits", "reload")
         )
         active, running, taken = Signal(), Signal(), Signal()
         output = self.o_command.payload
-        first, last = loops.first[:3].all(), loops.ends[2]
+        begins, ends = loops.first[:3].all(), loops.ends[2]
+        first, last = begins & starts, ends & emits
         m.d.comb += [
             self.i_command.ready.eq(~active),
             self.o_idle.eq(~active),
             self.o_command.valid.eq(active),
             taken.eq(active & self.o_command.ready),
-            self.o_keep.eq(~loops.first[0]),
+            self.o_keep.eq(~loops.first[0] & ~reload),
             output.opcode.eq(Mux(running, Opcode.RUN, Opcode.LOAD)),
             output.codebook.eq(codebook),
             output.load_bias.eq(first),
@@ -61,19 +70,23 @@ class AttentionSequencer(wiring.Component):
             loops.start.eq(self.i_command.valid & ~active),
             loops.step.eq(taken & running),
         ]
-        m.d.comb += [
-            loops.counts[f"loop{number}"].eq(self.i_command.payload[name]) for number, name in enumerate(LOOPS)
-        ]
+        m.d.comb += [loops.counts[f"loop{number}"].eq(command[name]) for number, name in enumerate(LOOPS)]
         with m.If(loops.start):
             m.d.sync += [
                 active.eq(1),
                 running.eq(0),
-                codebook.eq(self.i_command.payload.codebook),
-                queries.eq(self.i_command.payload.queries),
-                mix.eq(self.i_command.payload.phase == Phase.MIX),
+                codebook.eq(command.codebook),
+                first_codebook.eq(command.codebook),
+                queries.eq(command.queries),
+                starts.eq((command.phase != Phase.DENSE) | command.first),
+                emits.eq((command.phase != Phase.DENSE) | command.last),
+                reload.eq((command.phase == Phase.SCORES) & command.first),
+                mix.eq(command.phase == Phase.MIX),
+                outward.eq(command.phase != Phase.SCORES),
             ]
         with m.If(taken):
             m.d.sync += running.eq(~running)
         with m.If(loops.step):
-            m.d.sync += [self.o_phase.eq(mix), active.eq(~loops.ends[3])]
+            m.d.sync += [self.o_mix.eq(mix), self.o_outward.eq(outward), active.eq(~loops.ends[3])]
+            m.d.sync += codebook.eq(Mux(loops.ends[0], first_codebook, codebook + reload))
         return m

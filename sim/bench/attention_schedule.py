@@ -7,7 +7,8 @@ Nibbles. K and V are stationary, in signed nibbles; the high one is a plane of i
 Q_SHIFT and streamed as nibbles 0..15, all on the tables of one codebook; sixteen levels that fit the array directly are
 streamed as codes, with their own codebook. Where two nibbles of a head's channels fit the rows, they stand side by
 side: one LOAD holds both nibbles of k, and three RUNs stream the pairs of equal weight, instead of two LOADs and four
-RUNs.
+RUNs. With `reload` the shift is in the codebook of the high nibble instead, and every RUN has its LOAD: what a program
+does that does not know the keys beforehand.
 """
 
 from collections.abc import Iterator
@@ -17,17 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl.attention.attention import Attention as AttentionUnit
-from hdl.attention.attention import command_cycles
+from hdl.attention.attention import command_cycles, run_codebooks
 from hdl.attention.geometry import AttentionGeometry, Phase
 from sim.contract.attention import Attention, DecomposedBias, stationary_planes
-from sim.contract.codebook import low_plane_codebook
+from sim.contract.codebook import high_plane_codebook, low_plane_codebook
 from sim.contract.constants import BIAS_FRACTION_BITS, CODES, LEVEL_MAX, SCALE_BITS, SCALE_FRACTION_BITS
 from sim.contract.errors import UserError
 from sim.contract.layer import weight_nibbles
 
 Q_SHIFT = 128
-NIBBLES, Q_LEVELS = 0, 1
-"""Codebooks: levels 0..15, and those of q where codes of q are streamed as they are."""
+NIBBLES, Q_LEVELS, Q_HIGH = 0, 1, 1
+"""Codebooks: levels 0..15, and those of q where codes of q are streamed as they are; or, with `reload`, -8..7 for the
+high nibble of q and 0..15 for the low one behind it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Plan:
 
     def predicted_cycles(self, geometry: AttentionGeometry) -> list[int]:
         """Cycles of each command by the formula of hdl.attention.attention."""
-        return [command_cycles(geometry, command, self.codebooks[command["codebook"]]) for command in self.commands]
+        return [command_cycles(geometry, command, self.codebooks) for command in self.commands]
 
     @property
     def code_cycles(self) -> int:
@@ -75,7 +77,10 @@ class Plan:
     @property
     def loads(self) -> int:
         """LOADs of tables."""
-        return sum(command["tiles"] * command["groups"] * command["planes"] for command in self.commands)
+        return sum(
+            command["tiles"] * command["groups"] * command["planes"] * len(run_codebooks(command))
+            for command in self.commands
+        )
 
     def modelled(self, geometry: AttentionGeometry) -> NDArray[np.int16]:
         """Transfers int16 (n, columns) of port `o`, by the unit's model."""
@@ -94,7 +99,12 @@ class Plan:
 
     def output_transfers(self, geometry: AttentionGeometry) -> int:
         """Transfers of port `o`."""
-        return sum(command["tiles"] * command["queries"] for command in self.commands if command["phase"] == Phase.MIX)
+        outward = [command for command in self.commands if command["phase"] != Phase.SCORES]
+        return sum(
+            command["tiles"] * command["queries"]
+            for command in outward
+            if command["phase"] == Phase.MIX or command["last"]
+        )
 
     def assemble(self, transfers: NDArray[np.int16], result: NDArray[np.int16]) -> None:
         """Puts transfers (n, columns) into the wide result (windows, queries, H * D)."""
@@ -116,10 +126,12 @@ def plan(
     geometry: AttentionGeometry,
     *,
     queries: int | None = None,
+    reload: bool = False,
 ) -> Plan:
     """The plan of all heads of all windows for codes uint8 (windows, tokens, H * D) by "q", "k", "v".
 
-    queries: how many of a window's queries, from the first on (default: all). Raises UserError when P has other than 16
+    queries: how many of a window's queries, from the first on (default: all). reload: a LOAD for every RUN of q.
+    Raises UserError when P has other than 16
     codes or more nibbles than the unit, a scale exceeds the array's, or not even one query fits the buffers.
     """
     if attention.score_levels.size != CODES or attention.score_planes > geometry.score_planes:
@@ -132,14 +144,14 @@ def plan(
     nibbles = np.zeros((CODES, geometry.score_planes), np.uint8)
     nibbles[:, : attention.score_planes] = attention.score_nibbles()
     result = Plan(
-        codebooks=[low_plane_codebook(), *([attention.q.levels[0]] if _streams_codes(attention) else [])],
+        codebooks=[low_plane_codebook(), *_codebooks_of_q(attention, reload)],
         thresholds=attention.thresholds,
         nibbles=nibbles,
         channels=attention.q.channels // attention.heads,
     )
     mixes: list[RowSet] = []
     for rows in _sets(attention, codes, geometry, queries):
-        _scores(result, attention, codes, geometry, rows)
+        _scores(result, attention, codes, geometry, rows, reload=reload)
         mixes.append(rows)
         if len(mixes) == 2:
             _mix(result, attention, codes, geometry, mixes.pop(0))
@@ -151,6 +163,12 @@ def plan(
 def _streams_codes(attention: Attention) -> bool:
     levels = attention.q.levels
     return levels.shape == (1, CODES) and int(np.abs(levels.astype(np.int64)).max()) <= LEVEL_MAX
+
+
+def _codebooks_of_q(attention: Attention, reload: bool) -> list[NDArray[np.int8]]:
+    if _streams_codes(attention):
+        return [attention.q.levels[0]]
+    return [high_plane_codebook(), low_plane_codebook()] if reload else []
 
 
 def _sets(
@@ -176,6 +194,8 @@ def _scores(
     codes: dict[str, NDArray[np.uint8]],
     geometry: AttentionGeometry,
     rows: RowSet,
+    *,
+    reload: bool,
 ) -> None:
     array, width = geometry.array, result.channels
     channels = slice(rows.head * width, (rows.head + 1) * width)
@@ -191,12 +211,12 @@ def _scores(
     highest = scale * CODES ** (len(streamed) + len(stationary) - 2)
     if highest >= 1 << SCALE_BITS:
         raise UserError(f"{attention.name}: a logit scale of {highest} exceeds the array's {(1 << SCALE_BITS) - 1}")
-    shift = 0 if as_codes else Q_SHIFT
+    shift = 0 if as_codes or reload else Q_SHIFT
     offset = -shift * scale * k.astype(np.int64).sum(axis=1) >> (SCALE_FRACTION_BITS - BIAS_FRACTION_BITS)
 
     # Steps on the rows: (weights (keys, rows), [(codes (queries, rows), nibbles above the lowest pair)]) per LOAD.
     steps = []
-    side_by_side = len(streamed) == len(stationary) == 2 and 2 * width <= array.rows
+    side_by_side = not reload and len(streamed) == len(stationary) == 2 and 2 * width <= array.rows
     if side_by_side:
         nothing = np.zeros_like(streamed[0])
         pairs = [(streamed[0], nothing), (streamed[1], streamed[0]), (nothing, streamed[1])]
@@ -213,7 +233,8 @@ def _scores(
         part = slice(tile * array.columns, (tile + 1) * array.columns)
         result.bias.append(_padded(offset[part], (array.columns,)))
         for weights, runs in steps:
-            result.weights.append(_padded(weights[part].T, (array.rows, array.columns)))
+            tables = _padded(weights[part].T, (array.rows, array.columns))
+            result.weights += [tables] * (len(runs) if reload else 1)
             for plane, above in runs:
                 result.scale.append(np.full(array.columns, scale * CODES**above))
                 result.q.append(_padded(plane, (queries, array.rows)))
@@ -223,13 +244,15 @@ def _scores(
     result.commands.append(
         {
             "phase": Phase.SCORES,
-            "codebook": Q_LEVELS if as_codes else NIBBLES,
+            "codebook": Q_LEVELS if as_codes else Q_HIGH if reload else NIBBLES,
             "queries": queries,
             "keys": keys,
             "tiles": tiles,
             "groups": len(steps) // planes,
             "planes": planes,
             "runs": len(steps[0][1]),
+            "first": int(reload),
+            "last": 1,
         }
     )
     result.multiply_accumulates += queries * keys * width * len(streamed) * len(stationary)
@@ -269,7 +292,7 @@ def _mix(
                 for run in range(runs):
                     above = len(stationary) - 1 - high + runs - 1 - run
                     result.scale.append(_padded(scale[part] * CODES**above, (array.columns,)))
-    shape = {"tiles": tiles, "groups": groups, "planes": len(stationary), "runs": runs}
+    shape = {"tiles": tiles, "groups": groups, "planes": len(stationary), "runs": runs, "first": 1, "last": 1}
     result.commands.append({"phase": Phase.MIX, "codebook": NIBBLES, "queries": queries, "keys": keys, **shape})
     result.sets.append(rows)
     result.multiply_accumulates += queries * keys * width * len(stationary) * runs

@@ -28,14 +28,14 @@ def compiled() -> CompiledAttention:
     return compile_attention()
 
 
-def work_of(compiled: CompiledAttention, case: str) -> tuple[Plan, NDArray[np.int16]]:
+def work_of(compiled: CompiledAttention, case: str, *, reload: bool = False) -> tuple[Plan, NDArray[np.int16]]:
     """The plan of a case, and the contract's result (windows, tokens, H * D)."""
     generator = np.random.default_rng(1)
     operation = synthetic_attention(generator, **CASES[case])
     tokens = CASES[case]["side"] ** 2
     operands = synthetic_operands(generator, operation, windows=2, queries=tokens, keys=tokens)
     codes, expected = operation.run(*operands)
-    return plan(operation, codes, compiled.unit.geometry), expected.values
+    return plan(operation, codes, compiled.unit.geometry, reload=reload), expected.values
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,9 +49,13 @@ def test_attentions_equal_the_contract_in_every_bit(compiled: CompiledAttention,
     assert len(np.unique(result)) > 100
 
 
-def test_cycles_are_those_of_the_formula(compiled: CompiledAttention) -> None:
-    work, _ = work_of(compiled, "two row tiles")
+@pytest.mark.parametrize("reload", [False, True], ids=["one LOAD for two RUNs", "a LOAD for every RUN"])
+def test_cycles_are_those_of_the_formula(compiled: CompiledAttention, reload: bool) -> None:
+    work, expected = work_of(compiled, "two row tiles", reload=reload)
     run = run_plan(compiled, work)
+    result = np.zeros_like(expected)
+    work.assemble(run.transfers, result)
+    assert np.array_equal(result, expected)
     predicted = work.predicted_cycles(compiled.unit.geometry)
     # The first two SCORES and the last two MIXes wait for rows on their way; in between nobody waits.
     assert run.command_cycles[2:-2].tolist() == predicted[2:-2]

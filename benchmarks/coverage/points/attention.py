@@ -58,9 +58,9 @@ def _offered(at: View, phase: Phase) -> Any:
     return at.unit.i_command.valid & at.loops.i_command.ready & (at.unit.i_command.payload.phase == phase)
 
 
-def _waiting(at: View, phase: Phase) -> Any:
-    """A result of `phase` has not left the output FIFO."""
-    return at.results.o.valid & (at.mixed == phase)
+def _waiting(at: View, outward: int) -> Any:
+    """A result has not left the output FIFO: logits (0), or one that leaves the unit (1)."""
+    return at.results.o.valid & (at.outward == outward)
 
 
 POINTS: Final = (
@@ -139,6 +139,7 @@ POINTS: Final = (
     _gather("reading waits for a place in the output", lambda at: at.reading & (at.full != 0) & ~at.fifo.o_room),
     _gather("nibbles wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),
     _sequencer("a LOAD of scales alone between two RUNs", lambda at: _load(at) & at.unit.o_keep),
+    _sequencer("a LOAD of tables between two RUNs", lambda at: _load(at) & ~at.loops.first[0] & at.reload),
     _sequencer("a LOAD of tables with a bias", lambda at: _load(at) & ~at.unit.o_keep & at.first),
     _sequencer("a LOAD of tables without a bias", lambda at: _load(at) & ~at.unit.o_keep & ~at.first),
     _sequencer("one RUN is a whole tile", lambda at: _run(at) & at.first & at.last),
@@ -149,8 +150,11 @@ POINTS: Final = (
     _sequencer("a second group", lambda at: _load(at) & ~at.loops.first[2]),
     _sequencer("a second tile", lambda at: _load(at) & ~at.loops.first[3]),
     _sequencer("a codebook other than the first", lambda at: _load(at) & (at.codebook != 0)),
-    _sequencer("the phase turns to MIX", lambda at: _run(at) & at.mix & ~at.unit.o_phase),
-    _sequencer("the phase turns back to SCORES", lambda at: _run(at) & ~at.mix & at.unit.o_phase),
+    _sequencer("the phase turns to MIX", lambda at: _run(at) & at.mix & ~at.unit.o_mix),
+    _sequencer("the phase turns back to SCORES", lambda at: _run(at) & ~at.outward & at.unit.o_mix),
+    _sequencer("the phase turns to DENSE", lambda at: _run(at) & at.outward & ~at.mix & ~at.unit.o_outward),
+    _sequencer("a command goes on with the sums before it", lambda at: _run(at) & at.begins & ~at.starts),
+    _sequencer("a command leaves its sums to the next", lambda at: _run(at) & at.ends & ~at.emits),
     _sequencer(
         "MIX behind SCORES in the cycle after its last step",
         lambda at: at.loops.start & at.later(_run(at) & ~at.mix, 1) & (at.unit.i_command.payload.phase == Phase.MIX),
@@ -177,15 +181,15 @@ POINTS: Final = (
     _unit("rows wait for the softmax", lambda at: at.softmax.i_logits.valid & ~at.softmax.i_logits.ready),
     _unit(
         "a result of MIX is noted while logits wait",
-        lambda at: at("_phase_of_result").promised & at.loops.o_phase & _waiting(at, Phase.SCORES),
+        lambda at: at("_way_of_result").promised & at.loops.o_mix & _waiting(at, 0),
     ),
     _unit(
         "logits are noted while a result of MIX waits",
-        lambda at: at("_phase_of_result").promised & ~at.loops.o_phase & _waiting(at, Phase.MIX),
+        lambda at: at("_way_of_result").promised & ~at.loops.o_outward & _waiting(at, 1),
     ),
     _unit(
         "the ring of notes wraps",
-        lambda at: at("_phase_of_result").promised & (at("_phase_of_result").noted == OUTPUT_DEPTH - 1),
+        lambda at: at("_way_of_result").promised & (at("_way_of_result").noted == OUTPUT_DEPTH - 1),
     ),
     _unit("logits wait for the reorder buffer", lambda at: at.reorder.i.valid & ~at.reorder.i.ready),
     _unit("results wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),

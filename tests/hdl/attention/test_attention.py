@@ -10,9 +10,10 @@ import pytest
 
 from hdl.array.geometry import ArrayGeometry
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
-from hdl.attention.attention import Attention
+from hdl.attention.attention import Attention, run_codebooks
 from hdl.attention.geometry import AttentionGeometry, Phase
-from hdl.matmul import OUTPUT_DEPTH, load_cycles
+from hdl.matmul import OUTPUT_DEPTH, Matmul, load_cycles
+from hdl.sequencer import Opcode
 from hdl.softmax.search import threshold_words
 from sim.bench.attention_cases import synthetic_attention, synthetic_operands
 from sim.bench.attention_schedule import Plan, plan
@@ -98,6 +99,18 @@ def test_whole_attentions_equal_the_contract(case: str) -> None:
     assert len(np.unique(result)) > 10
 
 
+@pytest.mark.parametrize("pressure", [{}, {"gap": 0.3, "stall": 0.3}], ids=["flowing", "stalls"])
+def test_tables_of_their_own_for_every_run_of_q(pressure: dict[str, Any]) -> None:
+    rng = np.random.default_rng(8)
+    operation = synthetic_attention(rng, heads=2, width=18, side=3, position="static")
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=9, keys=9))
+    work = plan(operation, codes, GEOMETRY, reload=True)
+    assert not any(row.any() for row in work.bias[: work.commands[0]["tiles"]])
+    result = np.zeros_like(expected.values)
+    work.assemble(outputs(work, GEOMETRY, seed=9, **pressure), result)
+    assert np.array_equal(result, expected.values)
+
+
 def test_a_unit_without_a_position_stream() -> None:
     geometry = replace(GEOMETRY, bias=0, logit_words=16)
     rng = np.random.default_rng(3)
@@ -127,6 +140,108 @@ def test_a_mix_begins_while_logits_of_the_next_set_wait() -> None:
     assert np.array_equal(result, expected.values)
 
 
+def parts(work: Plan) -> list[Plan]:
+    """Plans of one command each, with its operands."""
+    weights, scale, bias, q = iter(work.weights), iter(work.scale), iter(work.bias), iter(work.q)
+    position = iter(work.position)
+    result = []
+    for command in work.commands:
+        planes = command["tiles"] * command["groups"] * command["planes"]
+        loads, runs = planes * len(run_codebooks(command)), planes * command["runs"]
+        mix = command["phase"] == Phase.MIX
+        part = replace(
+            work,
+            commands=[command],
+            weights=[next(weights) for _ in range(loads)],
+            scale=[next(scale) for _ in range(runs)],
+            bias=[next(bias) for _ in range(command["tiles"])],
+            q=[] if mix else [next(q) for _ in range(runs)],
+            position=[next(position)] if command["phase"] == Phase.SCORES else [],
+        )
+        result.append(part)
+    return result
+
+
+def joined(plans: list[Plan]) -> Plan:
+    """One plan of the commands and operands of several."""
+
+    def all_of(name: str) -> list[Any]:
+        return [item for one in plans for item in getattr(one, name)]
+
+    return replace(
+        plans[0],
+        commands=all_of("commands"),
+        weights=all_of("weights"),
+        scale=all_of("scale"),
+        bias=all_of("bias"),
+        q=all_of("q"),
+        position=all_of("position"),
+    )
+
+
+def dense(work: Plan, rng: np.random.Generator, tokens: int, codebooks: list[int], runs: int) -> Plan:
+    """A column tile of a dense layer: a LOAD per codebook, `runs` RUNs on it."""
+    array = GEOMETRY.array
+    count = len(codebooks)
+    rest = dict.fromkeys(("keys", "tiles", "groups", "planes"), 1)
+    ends = [{"first": int(number == 0), "last": int(number == count - 1)} for number in range(count)]
+    return replace(
+        work,
+        commands=[
+            {"phase": Phase.DENSE, "codebook": codebook, "queries": tokens, "runs": runs, **rest, **end}
+            for codebook, end in zip(codebooks, ends, strict=True)
+        ],
+        weights=list(rng.integers(-8, 8, (count, array.rows, array.columns)).astype(np.int8)),
+        scale=list(rng.integers(0, 4000, (count * runs, array.columns))),
+        bias=[rng.integers(-(1 << 16), 1 << 16, array.columns)],
+        q=list(rng.integers(0, 16, (count * runs, tokens, array.rows)).astype(np.uint8)),
+        position=[],
+    )
+
+
+def matmul_of(layer: Plan) -> np.ndarray:
+    """Results int16 (tokens, columns) of a column tile by hdl.matmul: a LOAD per RUN."""
+    runs = layer.commands[0]["runs"]
+    count = len(layer.commands) * runs
+    commands: list[dict[str, int]] = []
+    for number in range(count):
+        command, first, last = layer.commands[number // runs], int(number == 0), int(number == count - 1)
+        commands.append({"opcode": Opcode.LOAD, "codebook": command["codebook"], "load_bias": first})
+        commands.append({"opcode": Opcode.RUN, "tokens": command["queries"], "first": first, "last": last})
+    return Matmul.model(
+        GEOMETRY.array,
+        commands,
+        codebooks=dict(enumerate(layer.codebooks)),
+        weights=[tile for tile in layer.weights for _ in range(runs)],
+        scale=layer.scale,
+        bias=layer.bias,
+        codes=layer.q,
+    )[0]
+
+
+@pytest.mark.parametrize("pressure", [{}, {"gap": 0.3, "stall": 0.5}, {"hold": 900}], ids=["flowing", "stalls", "held"])
+def test_dense_layers_between_the_commands_of_attentions(pressure: dict[str, Any]) -> None:
+    rng = np.random.default_rng(6)
+    operation = synthetic_attention(rng, heads=2, width=18, side=2, position="static")
+    codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=4, keys=4))
+    work = plan(operation, codes, GEOMETRY)
+    work = replace(work, codebooks=[*work.codebooks, UNIFORM, LOGARITHMIC])
+    first, second, mix_first, mix_second = parts(work)
+    # Nibbles of a byte with a codebook each; one pass; four passes of one LOAD each and three RUNs.
+    layers = [dense(work, rng, *shape) for shape in ((9, [1, 0], 1), (32, [2], 1), (3, [2, 1, 0, 2], 3))]
+    order = [layers[0], first, layers[1], second, mix_first, layers[2], mix_second]
+    whole = joined(order)
+    found = outputs(whole, GEOMETRY, seed=7, **pressure)
+    assert np.array_equal(found, whole.modelled(GEOMETRY))
+    results = np.split(found, np.cumsum([one.output_transfers(GEOMETRY) for one in order])[:-1])
+    for layer, place in zip(layers, (0, 2, 5), strict=True):
+        assert np.array_equal(results[place], matmul_of(layer))
+        assert len(np.unique(results[place])) > 10
+    result = np.zeros_like(expected.values)
+    work.assemble(np.concatenate([results[4], results[6]]), result)
+    assert np.array_equal(result, expected.values)
+
+
 def test_commands_that_break_a_rule_have_no_model() -> None:
     rng = np.random.default_rng(4)
     operation = synthetic_attention(rng, heads=4, width=4)
@@ -138,6 +253,9 @@ def test_commands_that_break_a_rule_have_no_model() -> None:
         (scores[:3], "more than 2 sets of SCORES wait"),
         (mixes[:1], "a MIX without SCORES before it"),
         ([{**scores[0], "queries": 20, "keys": 32}], "take 160 words, over logit_words=64"),
+        ([{**scores[0], "phase": Phase.DENSE, "tiles": 2, "first": 0}], "only a DENSE of one tile may be split"),
+        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1}], "DENSE of 3 queries behind sums of 0"),
+        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "first": 1, "last": 0}, scores[1]], "SCORES of 3 .* of 3"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(work, commands=commands).modelled(GEOMETRY)
