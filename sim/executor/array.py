@@ -1,6 +1,5 @@
 """The array with its commands: dense passes, and scores and mixes of attention (hdl.attention)."""
 
-from collections import deque
 from collections.abc import Generator
 from enum import IntEnum
 from typing import Any, Final
@@ -10,19 +9,13 @@ from numpy.typing import NDArray
 
 from sim.contract.constants import CODES
 from sim.contract.linear import add_pass, finish
-from sim.contract.softmax import score_codes
 from sim.executor import payloads
 from sim.executor.payloads import records
-from sim.executor.unit import Batch, OperandError, Output, StallError, check
+from sim.executor.score_rows import ScoreRows
+from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK, WRITE, run_program
-
-SETS_AHEAD: Final = 2
-"""SCORES whose MIX has not begun when a further one may not begin either."""
-
-SCORE_PLANES: Final = 2
-"""Nibbles of a level of P."""
 
 
 class Phase(IntEnum):
@@ -33,6 +26,8 @@ class Phase(IntEnum):
     DENSE = 2
 
 
+RUNS: Final = {Phase.SCORES: (1, 2, 3), Phase.MIX: (1, 2), Phase.DENSE: (1,)}
+
 Need = tuple[Port, int]
 """Port and payloads that a command waits for next; WEIGHTS stands for either way to give them."""
 
@@ -40,7 +35,10 @@ Steps = Generator[Need, NDArray[Any], None]
 
 
 class ArrayUnit:
-    """Commands as sequences of operands: each takes them in the order of docs/machine.md and refuses any other."""
+    """Commands as sequences of operands: each takes them in the order of docs/machine.md and refuses any other.
+
+    rows: where logits go and codes of P come from.
+    """
 
     inputs: Final = frozenset(
         {
@@ -57,78 +55,70 @@ class ArrayUnit:
     )
 
     def __init__(self, preset: MachinePreset) -> None:
+        self.rows: Final = ScoreRows()
         self._preset = preset
         self._program = np.zeros(preset.codebooks * STEPS_PER_CODEBOOK, np.int64)
         self._levels: dict[int, NDArray[np.float32]] = {}
-        self._thresholds = np.zeros(CODES, np.int32)
-        self._score_nibbles = np.zeros((CODES, SCORE_PLANES), np.uint8)
         self._accumulators = np.zeros((preset.token_depth, preset.columns), np.int64)
         self._accumulated = 0
         self._command: Steps | None = None
         self._need: Need | None = None
         self._parts: list[NDArray[Any]] = []
         self._results: list[Output] = []
-        self._logits: deque[NDArray[np.int32]] = deque()
-        self._biases: deque[NDArray[np.integer]] = deque()
-        self._codes: deque[NDArray[np.uint8]] = deque()
-        self._announced: deque[tuple[int, int]] = deque()
 
     def take(self, batch: Batch) -> list[Output]:
         """Tables, a command, or operands of the one that is active."""
         if batch.port == Port.ARRAY_COMMAND:
-            for row in range(len(batch.data)):
-                fields = records(batch.port, batch.data[row : row + 1])
-                self._start({name: int(value[0]) for name, value in fields.items()})
-        elif batch.port in (Port.CODEBOOK, Port.THRESHOLD, Port.SCORE_LEVEL):
-            self._write_table(batch.port, records(batch.port, batch.data))
+            fields = records(batch.port, batch.data)
+            for number in range(len(batch.data)):
+                self._start({name: int(value[number]) for name, value in fields.items()})
+        elif batch.port == Port.CODEBOOK:
+            self._write_codebook(**records(batch.port, batch.data))
+        elif batch.port in (Port.THRESHOLD, Port.SCORE_LEVEL):
+            self.rows.write_table(batch.port, records(batch.port, batch.data))
         else:
             self._feed(batch)
         results, self._results = self._results, []
         return results
 
-    def take_position(self, rows: NDArray[np.integer]) -> None:
-        """Position biases (queries, keys) for the next rows of logits."""
-        self._biases.append(rows)
-        self._soften()
-
     def left(self) -> str:
-        """A command that lacks operands, rows that lack their bias, codes that lack their MIX."""
+        """A command that lacks operands, or what is left of attention."""
         if self._need is not None:
             return f"an ARRAY_COMMAND still waits for {self._need[1]} payloads of {self._need[0].name}"
-        if self._logits:
-            return "rows of SCORES still wait for their position bias"
-        if self._biases:
-            return "position biases are left for which there were no SCORES"
-        return f"{len(self._announced)} SCORES are left without a MIX" if self._announced else ""
+        return self.rows.left()
 
-    def _write_table(self, port: Port, fields: dict[str, NDArray[np.int64]]) -> None:
-        if port == Port.CODEBOOK:
-            address = fields["address"]
-            check(address.max() < self._program.size, f"codebook memory has no address {address.max()}")
-            self._program[address] = fields["step"]
-            self._levels.clear()
-            return
-        check(not self._announced, f"{port.name} comes while sets of SCORES wait for their MIX")
-        check(fields["code"].max() < CODES, f"P has no code {fields['code'].max()}")
-        if port == Port.THRESHOLD:
-            check(fields["threshold"].max() < 1 << 15, "a threshold has more than 15 bits")
-            self._thresholds[fields["code"]] = fields["threshold"]
-        else:
-            both = np.stack([fields["nibble0"], fields["nibble1"]], axis=1)
-            check(both.max() < CODES, "a nibble exceeds 15")
-            self._score_nibbles[fields["code"]] = both
+    def _write_codebook(self, address: NDArray[np.int64], step: NDArray[np.int64]) -> None:
+        check(address.max() < self._program.size, f"codebook memory has no address {address.max()}")
+        self._program[address] = step
+        self._levels.clear()
 
     def _start(self, command: dict[str, int]) -> None:
         if self._need is not None:
             raise StallError(f"an ARRAY_COMMAND comes, but the one before still waits for {self._need[0].name}")
-        queries, phase = command["queries"], command["phase"]
-        check(phase in list(Phase), f"the array has no phase {phase}")
-        check(1 <= queries <= self._preset.token_depth, f"{queries} queries, over token_depth")
-        check(command["codebook"] < self._preset.codebooks, f"there is no codebook {command['codebook']}")
-        for name in ("first", "last") if phase == Phase.DENSE else ():
-            check(command[name] <= 1, f"{name} is 0 or 1, not {command[name]}")
+        preset, queries, keys = self._preset, command["queries"], command["keys"]
+        check(command["phase"] in list(Phase), f"the array has no phase {command['phase']}")
+        check(1 <= queries <= preset.token_depth, f"{queries} queries, 1..{preset.token_depth} are possible")
+        check(command["codebook"] < preset.codebooks, f"there is no codebook {command['codebook']}")
+        phase = Phase(command["phase"])
+        dense = phase == Phase.DENSE
+        for name, allowed in {
+            "first": (0, 1) if dense else (1,),
+            "last": (0, 1) if dense else (1,),
+            "split": (0, 1) if phase == Phase.SCORES else (0,),
+            "tiles": (1,) if dense else range(1, preset.keys + 1),
+            "groups": (1,) if dense else range(1, preset.keys + 1),
+            "planes": (1,) if dense else (1, 2),
+            "runs": RUNS[phase],
+        }.items():
+            check(command[name] in allowed, f"{phase.name} with {name} {command[name]}")
+        if not dense:
+            column_tiles, row_tiles = -(-keys // preset.columns), -(-keys // preset.rows)
+            fits = queries * column_tiles <= preset.logit_words and queries * row_tiles <= preset.code_words
+            check(1 <= keys <= preset.keys and fits, f"{queries} queries of {keys} keys do not fit the buffers")
+            loop, tiles = ("groups", row_tiles) if phase == Phase.MIX else ("tiles", column_tiles)
+            check(command[loop] == tiles, f"{phase.name} of {keys} keys has {tiles} {loop}, not {command[loop]}")
         steps = {Phase.SCORES: self._scores, Phase.MIX: self._mix, Phase.DENSE: self._dense}
-        self._command = steps[Phase(phase)](command)
+        self._command = steps[phase](command)
         self._need = next(self._command, None)
 
     def _feed(self, batch: Batch) -> None:
@@ -153,14 +143,14 @@ class ArrayUnit:
                     self._need = None
 
     def _operand(self, port: Port, data: NDArray[np.uint8]) -> NDArray[Any]:
-        preset = self._preset
         if port == Port.SCALE:
-            return payloads.scales(data)
+            return payloads.scales(data)[0]
         if port == Port.BIAS:
-            return payloads.biases(data)
+            return payloads.biases(data)[0]
         if port == Port.CODES:
             return payloads.nibbles(data)
-        return payloads.weights(port, data, preset.loader_rows, preset.columns)
+        preset = self._preset
+        return payloads.weights(port, data, preset.loader_rows, preset.columns).astype(np.float32)
 
     def _levels_of(self, codebook: int) -> NDArray[np.float32]:
         """Levels float32 (16,) that the program of a codebook fills the tables with."""
@@ -174,50 +164,75 @@ class ArrayUnit:
             self._levels[codebook] = np.array(run_program(steps.tolist(), 1), np.float32)
         return self._levels[codebook]
 
-    def _loaded(self, weights: NDArray[np.int8]) -> NDArray[np.float32]:
-        return weights.astype(np.float32)
-
     @property
-    def _loads(self) -> Need:
+    def _load(self) -> Need:
         return Port.WEIGHTS, self._preset.rows // self._preset.loader_rows
 
     def _dense(self, command: dict[str, int]) -> Steps:
-        for name in ("tiles", "groups", "planes", "runs"):
-            check(command[name] == 1, f"{name} of DENSE is 1, not {command[name]}")
-        queries = command["queries"]
+        queries, first = command["queries"], command["first"]
         levels = self._levels_of(command["codebook"])
         scale = yield Port.SCALE, 1
-        bias = (yield Port.BIAS, 1) if command["first"] else scale
-        weights = yield self._loads
+        bias = (yield Port.BIAS, 1) if first else scale
+        weights = yield self._load
         codes = yield Port.CODES, queries
-        before = None
-        if not command["first"]:
-            check(queries <= self._accumulated, f"{queries} tokens go on, {self._accumulated} have been accumulated")
-            before = self._accumulators[:queries]
-        total = add_pass(before, _products(levels[codes], self._loaded(weights)), scale[0], bias[0])
-        self._store(total)
-        if command["last"]:
-            self._give(total)
-
-    def _store(self, total: NDArray[np.int64]) -> None:
-        self._accumulators[: len(total)] = total
-        self._accumulated = max(self._accumulated, len(total))
-
-    def _give(self, total: NDArray[np.int64]) -> None:
-        self._results.append((Port.RESULTS, payloads.wide_bytes(finish(total))))
+        check(
+            bool(first) or queries <= self._accumulated,
+            f"{queries} tokens go on accumulating, {self._accumulated} have begun",
+        )
+        before = None if first else self._accumulators[:queries]
+        self._end_tile(add_pass(before, products(levels[codes], weights), scale, bias), give=bool(command["last"]))
 
     def _scores(self, command: dict[str, int]) -> Steps:
-        raise OperandError("SCORES")
-        yield
+        queries, keys, codebook, split = (command[name] for name in ("queries", "keys", "codebook", "split"))
+        self.rows.announce(queries, keys)
+        words = []
+        for _ in range(command["tiles"]):
+            total, bias, weights = _NOTHING, None, _NOTHING
+            for _ in range(command["groups"] * command["planes"]):
+                for run in range(command["runs"]):
+                    scale = yield Port.SCALE, 1
+                    start = bias is None
+                    bias = (yield Port.BIAS, 1) if bias is None else bias
+                    weights = (yield self._load) if run == 0 or split else weights
+                    codes = yield Port.CODES, queries
+                    self.rows.check_room()
+                    levels = self._levels_of(codebook + (run if split else 0))
+                    total = add_pass(None if start else total, products(levels[codes], weights), scale, bias)
+            words.append(finish(total))
+            self._end_tile(total, give=False)
+        self.rows.add_logits(np.concatenate(words, axis=1)[:, :keys])
 
     def _mix(self, command: dict[str, int]) -> Steps:
-        raise OperandError("MIX")
-        yield
+        rows, groups = self._preset.rows, command["groups"]
+        self.rows.check_mix(command["queries"], command["keys"])
+        streamed: NDArray[np.float32] | None = None
+        for _ in range(command["tiles"]):
+            total, bias = _NOTHING, None
+            for load in range(groups * command["planes"]):
+                weights = _NOTHING
+                group = load // command["planes"]
+                for run in range(command["runs"]):
+                    scale = yield Port.SCALE, 1
+                    start = bias is None
+                    bias = (yield Port.BIAS, 1) if bias is None else bias
+                    weights = (yield self._load) if run == 0 else weights
+                    if streamed is None:
+                        streamed = self.rows.streamed(self._levels_of(command["codebook"]), groups * rows)
+                    part = streamed[run, :, group * rows : (group + 1) * rows]
+                    total = add_pass(None if start else total, products(part, weights), scale, bias)
+            self._end_tile(total, give=True)
 
-    def _soften(self) -> None:
-        score_codes(self._logits[0], self._thresholds)
+    def _end_tile(self, total: NDArray[np.int64], *, give: bool) -> None:
+        """Token memory keeps the accumulators (queries, columns); with `give` results leave."""
+        self._accumulators[: len(total)] = total
+        self._accumulated = max(self._accumulated, len(total))
+        if give:
+            self._results.append((Port.RESULTS, payloads.wide_bytes(finish(total))))
 
 
-def _products(levels: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.int64]:
+_NOTHING: Final = np.zeros((0, 0), np.int64)
+
+
+def products(levels: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.int64]:
     """Sums int64 (queries, columns): at most 64 products of 120, exact in float32."""
     return (levels @ weights).astype(np.int64)

@@ -8,10 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.contract.errors import UserError
+from sim.executor.activation import ActivationUnit
 from sim.executor.array import ArrayUnit
 from sim.executor.copy import CopyUnit
+from sim.executor.depthwise import DepthwiseUnit
 from sim.executor.encoder import EncoderUnit
 from sim.executor.memory_view import MemoryView
+from sim.executor.norm import NormUnit
+from sim.executor.position import PositionUnit
+from sim.executor.residual import ResidualUnit
 from sim.executor.unit import Batch, MachineError, OperandError, StallError, Unit
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Command, Opcode, decode
 from sim.machine.faults import Fault
@@ -56,7 +61,17 @@ class Executor:
     def __init__(self, preset: MachinePreset, memory: NDArray[np.uint8], writable: int) -> None:
         self.preset: Final = preset
         self._memory = MemoryView(memory, preset.beat_bytes, writable)
-        self._units: Final[list[Unit]] = [CopyUnit(), EncoderUnit(preset), ArrayUnit(preset)]
+        array = ArrayUnit(preset)
+        self._units: Final[list[Unit]] = [
+            CopyUnit(),
+            EncoderUnit(preset),
+            array,
+            PositionUnit(preset, array.rows),
+            NormUnit(preset),
+            ResidualUnit(preset),
+            ActivationUnit(),
+            DepthwiseUnit(preset),
+        ]
         self._unit_of: Final = {port: unit for unit in self._units for port in unit.inputs}
         self._payload_bytes: Final = {port: payload_bytes(port, preset) for port in Port}
         self._writes: deque[_Write] = deque()

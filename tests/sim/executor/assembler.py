@@ -1,5 +1,6 @@
 """Programs by hand: operands get their places behind the program, commands are collected, the executor runs them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class Assembler:
         raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
         self.move(Opcode.READ, port, self.put(raw), -(-raw.size // self.beat), **fields)
 
-    def records(self, port: Port, rows: list[tuple[int, ...]]) -> None:
+    def records(self, port: Port, rows: Sequence[tuple[int, ...]]) -> None:
         """A READ of records."""
         size = payload_bytes(port, self.preset)
         data = b"".join(self.encoded(port, row).ljust(size, b"\0") for row in rows)

@@ -78,7 +78,7 @@ def dense(a: Assembler, operation: QuantizedLayer, codes: int, tokens: int) -> N
             for number, (tile, part) in enumerate(steps):
                 codebook = int(np.flatnonzero((distinct == form.codebooks[tile]).all(axis=1))[0])
                 begin, end = number == 0, number == len(steps) - 1
-                a.send(Port.ARRAY_COMMAND, 2, codebook, count, 1, 1, 1, 1, 1, begin, end)
+                a.send(Port.ARRAY_COMMAND, 2, codebook, count, 1, 1, 1, 1, 1, begin, end, 0)
                 inputs = list(form.tile_slices())[tile][1]
                 rows = slice(
                     inputs.start + part * preset.rows, min(inputs.start + (part + 1) * preset.rows, inputs.stop)
