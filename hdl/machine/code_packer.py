@@ -42,8 +42,8 @@ class CodePacker(wiring.Component):
     planes `o` has a beat in half of the cycles, with one in a quarter.
     Latency from the last transfer of a tile to its first beat: `LATENCY` = 2 cycles.
 
-    Memory: 512 cells of 16 words by 4 bits for every 64 lanes. Raises ValueError naming the parameter, its limit and the
-    nearest valid value.
+    Memory: 8 * lanes cells of distributed RAM, 16 words of 4 bits each.
+    Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
     LATENCY = 2
@@ -69,7 +69,7 @@ class CodePacker(wiring.Component):
         tiles = padded.reshape(tokens, -1, 1, TILE_CHANNELS)
         places = NIBBLE_BITS * np.arange(planes - 1, -1, -1, dtype=np.uint8)
         nibbles = tiles >> places[:, None] & (1 << NIBBLE_BITS) - 1
-        return (nibbles[..., ::2] | nibbles[..., 1::2] << NIBBLE_BITS).reshape(tokens, -1)
+        return (nibbles[..., ::2] | nibbles[..., 1::2] << NIBBLE_BITS).astype(np.uint8).reshape(tokens, -1)
 
     def elaborate(self, platform: Any) -> Elaboratable:
         """A writer that steps from word to word, a reader that steps from beat to beat, the full tiles between them."""
