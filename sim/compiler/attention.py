@@ -1,0 +1,418 @@
+"""Attention: q, k and v as codes in memory, then sets of a head of a window with a block of its queries.
+
+Order of the array's commands: SCORES 0, SCORES 1, MIX 0, SCORES 2, MIX 1, ..., so that the softmax of a set runs beside
+the array's work on another.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.compiler.builder import Builder, Levels
+from sim.compiler.dense import Pass, Passes, array_command, pack_weights, padded, read_codes, run_passes
+from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes, plan_operand
+from sim.compiler.region import Region
+from sim.contract.attention import Attention, DecomposedBias, StaticBias, stationary_planes
+from sim.contract.codebook import low_plane_codebook
+from sim.contract.constants import CODES, SCALE_BITS, TILE_CHANNELS
+from sim.contract.encoder import Encoder
+from sim.contract.errors import UserError
+from sim.contract.layer import level_codebooks, weight_nibbles
+from sim.machine.ports import Port
+from sim.machine.presets import CODE_BYTES
+
+SCORES: Final = 0
+MIX: Final = 1
+SCORE_PLANES: Final = 2
+"""Nibbles of a level of P that a record of SCORE_LEVEL holds."""
+
+THRESHOLD_MAX: Final = (1 << 15) - 1
+
+NO_BIAS: Final = 0
+STATIC_BIAS: Final = 1
+DECOMPOSED_BIAS: Final = 2
+
+
+@dataclass(frozen=True)
+class Operand:
+    """K or V in memory. codes of groups of HALF_TILE / unit tokens; window: bytes from a window to the next."""
+
+    codes: Codes
+    unit: int
+    window: int
+
+    @property
+    def group(self) -> int:
+        """Tokens whose codes lie in one group."""
+        return HALF_TILE // self.unit
+
+    def half(self, channel: int, plane: int) -> int:
+        """Bytes from a group's first to the nibbles of the `unit` channels from `channel` on."""
+        tile, half = divmod(channel // self.unit, TILE_CHANNELS // HALF_TILE)
+        return self.codes.plane(tile, plane) + half * CODE_BYTES // 2
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """A head of a window with the queries first..first + queries."""
+
+    window: int
+    head: int
+    first: int
+    queries: int
+
+
+class AttentionLowering:
+    """One attention of `windows` windows of `tokens` tokens; `values` are addresses (windows * tokens, beats) by part."""
+
+    def __init__(self, builder: Builder, attention: Attention, windows: int, tokens: int, out: Region) -> None:
+        """Raises UserError for what the array or its buffers cannot hold."""
+        self.builder, self.attention, self.out = builder, attention, out
+        self.windows, self.tokens = windows, tokens
+        preset = builder.preset
+        self.width = attention.q.channels // attention.heads
+        self.k_unit = min(HALF_TILE, preset.loader_rows)
+        self.v_unit = min(HALF_TILE, preset.columns)
+        self._check()
+        self.k_planes, self.v_planes = stationary_planes(attention.k), stationary_planes(attention.v)
+        room = min(
+            preset.logit_words // -(-tokens // preset.columns),
+            preset.code_words // -(-tokens // preset.rows),
+            preset.token_depth,
+        )
+        if tokens > preset.keys or not room:
+            raise UserError(
+                f"{attention.name} has rows of {tokens} keys; preset {preset.name} takes {preset.keys}, and as many as "
+                f"its buffers of logits and codes hold"
+            )
+        self.block = -(-tokens // -(-tokens // room))
+
+    def _check(self) -> None:
+        attention, preset = self.attention, self.builder.preset
+        if attention.score_levels.size != CODES or attention.score_planes > SCORE_PLANES:
+            raise UserError(
+                f"{attention.name}: P has {attention.score_levels.size} codes of {attention.score_planes} nibbles, the "
+                f"machine takes {CODES} codes of up to {SCORE_PLANES}; export with 4 bits"
+            )
+        for side, name in ((self.k_unit, "loader_rows"), (preset.columns, "columns")):
+            if self.width % side or HALF_TILE % min(side, HALF_TILE) or side % min(side, HALF_TILE):
+                raise UserError(
+                    f"{attention.name} has heads of {self.width} channels, which {name}={side} of preset {preset.name} "
+                    f"do not divide; the compiler takes heads of multiples of {HALF_TILE} channels"
+                )
+
+    # Operands
+
+    def lower(self, q: NDArray[np.int64], k: NDArray[np.int64], v: NDArray[np.int64]) -> None:
+        """The whole attention, for addresses (windows * tokens, beats) of q, k and v."""
+        builder, attention, preset = self.builder, self.attention, self.builder.preset
+        plan = plan_codes(attention.q, preset.lanes)
+        self.q = Codes(builder.memory.take(len(q) * plan.pitch), plan.pitch, plan.planes)
+        encode(builder, plan, q, lambda: builder.write_block(Port.ENCODED, self.q.address, len(q) * plan.pitch))
+        builder.wait()
+        # Column tiles of the last keys reach beyond them, into columns that are never looked at.
+        beyond = -(-self.tokens // preset.columns) * preset.columns
+        self.k = self._operand(attention.k, k, self.k_planes, self.k_unit, self.tokens, beyond)
+        whole = -(-self.tokens // preset.rows) * preset.rows
+        self.v = self._operand(attention.v, v, self.v_planes, self.v_unit, whole, whole)
+        builder.wait()
+        self._tables()
+        if isinstance(attention.position, DecomposedBias):
+            self._decomposed(attention.position)
+        else:
+            for head in range(attention.heads):
+                self._run_sets(head, None)
+        builder.wait()
+        for codes in (self.q, self.k.codes, self.v.codes):
+            builder.memory.free(codes.address)
+
+    def _operand(
+        self, encoder: Encoder, values: NDArray[np.int64], planes: int, unit: int, kept: int, reached: int
+    ) -> Operand:
+        """Codes of k or v. kept: tokens of a window that have a place; those that are not there become zeros where
+        `kept` counts more tokens than there are. reached: tokens that are read from a window's first on."""
+        builder, group = self.builder, HALF_TILE // unit
+        plan = plan_operand(encoder, planes, unit, group)
+        groups = -(-kept // group)
+        window = groups * plan.pitch
+        address = builder.memory.take(self.windows * window + max(0, -(-reached // group) - groups) * plan.pitch)
+        by_window = values.reshape(self.windows, self.tokens, -1)
+        full, rest = divmod(self.tokens, group)
+        beats = plan.pitch // builder.beat
+
+        def some(first: int, count: int, present: int) -> None:
+            token = np.minimum(np.arange(first * group, (first + count) * group), self.tokens - 1)
+            encode(
+                builder,
+                plan_operand(encoder, planes, unit, present),
+                by_window[:, token].reshape(self.windows * count, -1),
+                lambda: builder.write_loops(
+                    Port.ENCODED,
+                    address + first * plan.pitch,
+                    (beats * count, builder.beat),
+                    (self.windows, window),
+                ),
+            )
+            builder.wait()
+
+        if full:
+            some(0, full, group)
+        if rest:
+            some(full, 1, rest if kept > self.tokens else group)
+        empty = groups - full - (rest > 0)
+        if empty:
+            place = address + (full + (rest > 0)) * plan.pitch
+            builder.write_loops(Port.COPIED, place, (beats * empty, builder.beat), (self.windows, window))
+            builder.read_loops(Port.COPY, builder.zeros, (1, builder.beat), (beats * empty, 0), (self.windows, 0))
+        return Operand(Codes(address, plan.pitch, planes), unit, window)
+
+    def _tables(self) -> None:
+        builder, attention = self.builder, self.attention
+        builder.table(
+            Port.THRESHOLD,
+            {"code": np.arange(1, CODES), "threshold": attention.thresholds.clip(0, THRESHOLD_MAX)},
+        )
+        nibbles = np.zeros((CODES, SCORE_PLANES), np.int64)
+        nibbles[:, : attention.score_planes] = attention.score_nibbles()
+        builder.table(Port.SCORE_LEVEL, {"code": np.arange(CODES), "nibble0": nibbles[:, 0], "nibble1": nibbles[:, 1]})
+
+    def _books(self, head: int) -> list[Levels]:
+        """Codebooks of the streamed nibbles of q, the high one first."""
+        tiles = range(head * self.width // TILE_CHANNELS, -(-(head + 1) * self.width // TILE_CHANNELS))
+        sets = [level_codebooks(self.attention.q.tile_levels(tile)) for tile in tiles]
+        books = [[tuple(levels.tolist()) for levels in one] for one in sets]
+        if any(one != books[0] for one in books):
+            raise UserError(f"{self.attention.name}: a head's channels of q have several level sets; export it again")
+        return books[0]
+
+    def _windows_of_rows(self, head: int) -> range:
+        """Row blocks of the array that hold channels of a head, counted through all channels."""
+        rows = self.builder.preset.rows
+        return range(head * self.width // rows, -(-(head + 1) * self.width // rows))
+
+    # Sets
+
+    def _sets(self, head: int) -> Iterator[RowSet]:
+        for window in range(self.windows):
+            for first in range(0, self.tokens, self.block):
+                yield RowSet(window, head, first, min(self.block, self.tokens - first))
+
+    def _run_sets(self, head: int, vectors: "Vectors | None") -> None:
+        books = self._books(head)
+        low = tuple(low_plane_codebook().tolist())
+        wanted = books if low in books else [*books, low]
+        first_book = self.builder.codebooks(wanted, self.attention.name)
+        before: RowSet | None = None
+        for rows in self._sets(head):
+            self._scores(rows, books, first_book)
+            self._position(rows, vectors)
+            if before is not None:
+                self._mix(before, first_book + wanted.index(low))
+            before = rows
+        assert before is not None
+        self._mix(before, first_book + wanted.index(low))
+
+    def _scale(self, scale: int) -> int:
+        """Address of a payload of one scale for all columns. Raises UserError where it does not fit 16 bits."""
+        if scale >= 1 << SCALE_BITS:
+            raise UserError(
+                f"{self.attention.name}: a scale of {scale} exceeds the array's {(1 << SCALE_BITS) - 1}; export it again"
+            )
+        return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
+
+    def _scores(self, rows: RowSet, books: list[Levels], first_book: int) -> None:
+        builder, preset = self.builder, self.builder.preset
+        tiles = -(-self.tokens // preset.columns)
+        blocks = self._windows_of_rows(rows.head)
+        array_command(
+            builder,
+            SCORES,
+            codebook=first_book,
+            queries=rows.queries,
+            keys=self.tokens,
+            tiles=tiles,
+            groups=len(blocks),
+            planes=self.k_planes,
+            runs=len(books),
+            first=1,
+            last=1,
+            split=1,
+        )
+        scale = int(self.attention.array_logit_scale()[rows.head])
+        nothing = builder.constant(bytes(preset.columns * 4))
+        token = self.q.address + (rows.window * self.tokens + rows.first) * self.q.pitch
+        for tile in range(tiles):
+            for block in blocks:
+                for plane in range(self.k_planes):
+                    for run in range(len(books)):
+                        above = self.k_planes - 1 - plane + len(books) - 1 - run
+                        builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
+                        if block == blocks[0] and plane == run == 0:
+                            builder.read_block(Port.BIAS, nothing, 1)
+                        builder.read(Port.WEIGHTS_TURNED, self._keys(rows, tile, block, plane))
+                        q_tile, row = divmod(block * preset.rows, TILE_CHANNELS)
+                        place = self.q.plane(q_tile, run if self.q.planes == 2 else 0) + row // 2
+                        read_codes(builder, self.q, token + place, rows.queries)
+
+    def _keys(self, rows: RowSet, tile: int, block: int, plane: int) -> NDArray[np.int64]:
+        """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads' rows are zeros."""
+        preset, k = self.builder.preset, self.k
+        head = range(rows.head * self.width, (rows.head + 1) * self.width)
+        group = np.arange(tile * preset.columns // k.group, (tile + 1) * preset.columns // k.group)
+        columns = k.codes.address + rows.window * k.window + group * k.codes.pitch
+        parts = []
+        for load in range(preset.rows // preset.loader_rows):
+            channel = block * preset.rows + load * preset.loader_rows
+            units = [
+                columns + k.half(one, plane) if one in head else np.full_like(columns, self.builder.zeros)
+                for one in range(channel, channel + preset.loader_rows, k.unit)
+            ]
+            parts.append(np.stack(units, axis=1).reshape(-1))
+        return np.concatenate(parts)
+
+    def _mix(self, rows: RowSet, codebook: int) -> None:
+        builder, preset, attention, v = self.builder, self.builder.preset, self.attention, self.v
+        tiles, groups, runs = self.width // preset.columns, -(-self.tokens // preset.rows), attention.score_planes
+        token = rows.window * self.tokens + rows.first
+        builder.write_loops(
+            Port.RESULTS,
+            self.out.address + token * self.out.pitch + rows.head * self.width * 2,
+            (preset.columns * 2 // builder.beat, builder.beat),
+            (rows.queries, self.out.pitch),
+            (tiles, preset.columns * 2),
+        )
+        shape = {"tiles": tiles, "groups": groups, "planes": self.v_planes, "runs": runs}
+        array_command(builder, MIX, codebook=codebook, queries=rows.queries, keys=self.tokens, first=1, last=1, **shape)
+        for tile in range(tiles):
+            channel = rows.head * self.width + tile * preset.columns
+            part = slice(channel, channel + preset.columns)
+            scale = attention.scale[part].astype(np.int64)
+            bias = builder.constant(attention.bias[part].astype("<i4").tobytes())
+            for group in range(groups):
+                for plane in range(self.v_planes):
+                    for run in range(runs):
+                        above = self.v_planes - 1 - plane + runs - 1 - run
+                        content = (scale * CODES**above).astype("<u2").tobytes()
+                        builder.read_block(Port.SCALE, builder.constant(content), 1)
+                        if run:
+                            continue
+                        if group == plane == 0:
+                            builder.read_block(Port.BIAS, bias, 1)
+                        builder.read_loops(
+                            Port.WEIGHTS,
+                            v.codes.address
+                            + rows.window * v.window
+                            + group * preset.rows // v.group * v.codes.pitch
+                            + v.half(channel, plane),
+                            (1, builder.beat),
+                            (preset.rows // v.group, v.codes.pitch),
+                        )
+
+    # Positions
+
+    def _position(self, rows: RowSet, vectors: "Vectors | None") -> None:
+        builder, bias = self.builder, self.attention.position
+        if isinstance(bias, StaticBias):
+            side = bias.window
+            self._position_command(STATIC_BIAS, side, side, rows)
+            width = -(-side // builder.preset.lanes) * builder.preset.lanes
+            table = padded(bias.table[rows.head].reshape(side, side), side, width)
+            content = table.astype("<i2").tobytes()
+            builder.read_loops(
+                Port.POSITION_VALUES, builder.constant(content), (len(content) // builder.beat, builder.beat)
+            )
+        elif isinstance(bias, DecomposedBias):
+            assert vectors is not None
+            self._position_command(DECOMPOSED_BIAS, bias.rows, bias.columns, rows)
+            token = rows.window * self.tokens + rows.first
+            builder.read(Port.POSITION_VALUES, vectors.of_tokens(token, rows.queries, builder))
+        else:
+            columns = math.gcd(self.tokens, math.isqrt(self.tokens))
+            self._position_command(NO_BIAS, self.tokens // columns, columns, rows)
+
+    def _position_command(self, kind: int, down: int, across: int, rows: RowSet) -> None:
+        self.builder.send(
+            Port.POSITION_COMMAND, kind=kind, rows=down, columns=across, first_query=rows.first, queries=rows.queries
+        )
+
+    def _decomposed(self, bias: DecomposedBias) -> None:
+        """Head by head: a dense layer from q to the products with both tables, then the head's sets."""
+        builder, preset = self.builder, self.builder.preset
+        longest = 2 * max(bias.rows, bias.columns) - 1
+        width = -(-longest // preset.columns) * preset.columns
+        tokens = self.windows * self.tokens
+        vectors = Vectors(builder.memory.take(tokens * width * 4), width, 2 * bias.rows - 1, 2 * bias.columns - 1)
+        for head in range(self.attention.heads):
+            layer = self._position_layer(bias, head, width)
+            run_passes(builder, layer, self.q, tokens, vectors.address, width * 4)
+            builder.wait()
+            self._run_sets(head, vectors)
+            builder.wait()
+        builder.memory.free(vectors.address)
+
+    def _position_layer(self, bias: DecomposedBias, head: int, width: int) -> Passes:
+        """The products of a head's q with its tables, rows in the first `width` results, columns in the next."""
+        builder, preset = self.builder, self.builder.preset
+        books = self._books(head)
+        first_book = builder.codebooks(books, self.attention.name)
+        blocks = self._windows_of_rows(head)
+        table = np.zeros((2 * width, len(blocks) * preset.rows), np.int8)
+        start = head * self.width - blocks[0] * preset.rows
+        for number, part in enumerate((bias.rel_rows[head], bias.rel_columns[head])):
+            table[number * width : number * width + len(part), start : start + self.width] = part
+        scale = np.repeat([int(bias.row_scale[head]), int(bias.column_scale[head])], width)
+        nibbles = [builder.constant(pack_weights(nibble, preset)) for nibble in weight_nibbles(table, 2)]
+        tiles = 2 * width // preset.columns
+        highest = int(scale.max()) * CODES ** len(books)
+        if highest >= 1 << SCALE_BITS:
+            raise UserError(
+                f"{self.attention.name}: a position scale of {highest} exceeds {(1 << SCALE_BITS) - 1}; export it again"
+            )
+        scales = {
+            above: builder.constant((scale * CODES**above).astype("<u2").tobytes()) for above in range(len(books) + 1)
+        }
+        passes = []
+        for number, block in enumerate(blocks):
+            q_tile, row = divmod(block * preset.rows, TILE_CHANNELS)
+            for high, nibble in enumerate(nibbles):
+                for run in range(len(books)):
+                    passes.append(
+                        Pass(
+                            codebook=first_book + run,
+                            scale=scales[1 - high + len(books) - 1 - run],
+                            weights=nibble + number * preset.rows * preset.columns // 2,
+                            codes=self.q.plane(q_tile, run if self.q.planes == 2 else 0) + row // 2,
+                        )
+                    )
+        return Passes(
+            passes=tuple(passes),
+            bias=builder.constant(bytes(preset.columns * 4)),
+            columns=tiles,
+            scale_pitch=preset.columns * 2,
+            bias_pitch=0,
+            weight_pitch=len(blocks) * preset.rows * preset.columns // 2,
+        )
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Products of q with the tables of rows and columns: of every token two vectors of `width` values, of which the
+    first `rows` and `columns` count."""
+
+    address: int
+    width: int
+    rows: int
+    columns: int
+
+    def of_tokens(self, first: int, count: int, builder: Builder) -> NDArray[np.int64]:
+        """Addresses of the beats that the position unit takes for tokens first..first + count."""
+        token = self.address + (first + np.arange(count)) * self.width * 4
+        beats = [
+            token[:, None] + part * self.width * 2 + np.arange(-(-length // builder.preset.lanes)) * builder.beat
+            for part, length in enumerate((self.rows, self.columns))
+        ]
+        return np.concatenate(beats, axis=1)

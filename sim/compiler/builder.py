@@ -1,0 +1,232 @@
+"""A program while it is written: commands, the constants they read, and the memory they work in.
+
+Addresses are relative until the program is complete: those of constants count from DATA on, those of working memory
+from 0 on, and distances between the two carry DATA along, so that placing both afterwards is one addition.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
+from sim.compiler.memory import ALIGNMENT, Allocator, aligned
+from sim.contract.errors import UserError
+from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
+from sim.machine.ports import RECORDS, Port, payload_bytes
+from sim.machine.presets import PRESETS, MachinePreset
+from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
+
+DATA: Final = 1 << 40
+
+Levels = tuple[int, ...]
+
+
+def pack_nibbles(values: NDArray[np.integer]) -> bytes:
+    """Integers, any shape, as nibbles, last axis fastest, the first in the low half of a byte."""
+    nibbles = values.reshape(-1).astype(np.uint8) & 15
+    return (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+
+
+def pack_records(port: Port, preset: MachinePreset, fields: dict[str, Any]) -> bytes:
+    """Payloads of a port that takes records, fields (n,) or integers by name."""
+    columns = {name: np.atleast_1d(np.asarray(value, np.int64)) for name, value in fields.items()}
+    count = max(column.size for column in columns.values())
+    packed = np.zeros((count, payload_bytes(port, preset)), np.uint8)
+    at = 0
+    for entry in RECORDS[port]:
+        for byte in range(entry.bytes):
+            packed[:, at] = columns[entry.name] >> 8 * byte & 0xFF
+            at += 1
+    return packed.tobytes()
+
+
+class Builder:
+    """Commands in order, for a machine of `preset`."""
+
+    def __init__(self, preset: MachinePreset) -> None:
+        self.preset = preset
+        self.beat = preset.beat_bytes
+        self.commands: list[Command] = []
+        self.memory = Allocator()
+        self._data = bytearray()
+        self._constants: dict[bytes, int] = {}
+        self._resident: dict[tuple[Port, int], bytes] = {}
+        self._codebooks: list[Levels | None] = [None] * preset.codebooks
+        self.zeros = self.constant(bytes(self.beat))
+
+    # Constants
+
+    def constant(self, content: bytes) -> int:
+        """Address of these bytes; the same bytes are kept once."""
+        if content not in self._constants:
+            self._data.extend(bytes(-len(self._data) % ALIGNMENT))
+            self._constants[content] = DATA + len(self._data)
+            self._data.extend(content)
+        return self._constants[content]
+
+    def records(self, port: Port, fields: dict[str, Any]) -> bytes:
+        """Payloads of a port that takes records."""
+        return pack_records(port, self.preset, fields)
+
+    # Commands
+
+    def nests(self, opcode: Opcode, port: Port, nests: Iterable[tuple[Nest, int]], payloads: int = 0) -> None:
+        """READs or WRITEs of loops, with the number of the innermost that make up a token."""
+        for whole, token_dims in nests:
+            for nest in fit_counts(whole):
+                loops = nest.loops if nest.loops and nest.loops[0][1] == self.beat else (PLAIN, *nest.loops)
+                loops += (PLAIN,) * (DIMENSIONS - len(loops))
+                counts, strides = zip(*loops, strict=True)
+                command = Command(opcode, port, nest.start, counts, strides[1:], token_dims, payloads)
+                self.commands.append(command)
+
+    def read(self, port: Port, addresses: NDArray[np.int64]) -> None:
+        """READ beats at these addresses (n,) in this order."""
+        self.nests(Opcode.READ, port, [(nest, 0) for nest in nest_beats(addresses.reshape(-1), self.beat)])
+
+    def read_tokens(self, port: Port, addresses: NDArray[np.int64]) -> None:
+        """READ beats at addresses (tokens, beats), `last` with the last of a token."""
+        self.nests(Opcode.READ, port, nest_tokens(addresses, self.beat))
+
+    def read_block(self, port: Port, address: int, payloads: int) -> None:
+        """READ payloads that lie side by side."""
+        size = payloads * payload_bytes(port, self.preset)
+        beats = -(-size // self.beat)
+        # A count is needed only where the last beat holds more than is wanted.
+        self.nests(Opcode.READ, port, [(Nest(address, ((beats, self.beat),)), 0)], payloads if size % self.beat else 0)
+
+    def read_loops(self, port: Port, address: int, *loops: tuple[int, int]) -> None:
+        """READ beats in these loops (count, stride in bytes), the innermost first, where strides differ from none."""
+        self.nests(Opcode.READ, port, [(Nest(address, self._loops(loops)), 0)])
+
+    def write_loops(self, port: Port, address: int, *loops: tuple[int, int]) -> None:
+        """WRITE beats, as `read_loops`."""
+        self.nests(Opcode.WRITE, port, [(Nest(address, self._loops(loops)), 0)])
+
+    def _loops(self, loops: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        return ((loops[0][0], self.beat), *(loop for loop in loops[1:] if loop[0] != 1))
+
+    def write_block(self, port: Port, address: int, size: int) -> None:
+        """WRITE `size` bytes side by side."""
+        self.write_loops(port, address, (size // self.beat, self.beat))
+
+    def send(self, port: Port, **fields: int) -> None:
+        """SEND one record."""
+        size = sum(entry.bytes for entry in RECORDS[port])
+        self.commands.append(Command(Opcode.SEND, port, payload=pack_records(port, self.preset, fields)[:size]))
+
+    def wait(self) -> None:
+        """WAIT, unless nothing has been written since the last."""
+        if self.commands and self.commands[-1].opcode != Opcode.WAIT:
+            self.commands.append(Command(Opcode.WAIT))
+
+    # Tables
+
+    def table(self, port: Port, fields: dict[str, Any], slot: int = 0) -> None:
+        """READ records that a unit keeps, unless it holds them already: the latest of this port and slot."""
+        content = pack_records(port, self.preset, fields)
+        if self._resident.get((port, slot)) != content:
+            self._resident[port, slot] = content
+            self.read_block(port, self.constant(content), len(content) // payload_bytes(port, self.preset))
+
+    def encoder_tables(self, tables: Sequence[bytes], where: str) -> list[int]:
+        """Place in the encoder of each table of 512 codes, READ where it is missing.
+
+        Raises UserError when an operation needs more than there is room for.
+        """
+        wanted = list(dict.fromkeys(tables))
+        if len(wanted) > self.preset.tables:
+            raise UserError(
+                f"{where} has {len(wanted)} level sets, the encoder of preset {self.preset.name} holds "
+                f"{self.preset.tables}; export with fewer groups"
+            )
+        held = {self._resident.get((Port.ENCODER_TABLE, slot)): slot for slot in range(self.preset.tables)}
+        places: dict[bytes, int] = {}
+        for table in wanted:
+            content = pack_records(Port.ENCODER_TABLE, self.preset, _table_records(table, 0))
+            for slot in range(self.preset.tables):
+                content = pack_records(Port.ENCODER_TABLE, self.preset, _table_records(table, slot))
+                if held.get(content) == slot:
+                    places[table] = slot
+                    break
+        free = [slot for slot in range(self.preset.tables) if slot not in places.values()]
+        # Empty places first, so that common tables stay.
+        free.sort(key=lambda slot: (Port.ENCODER_TABLE, slot) in self._resident)
+        for table in wanted:
+            if table not in places:
+                slot = free.pop(0)
+                places[table] = slot
+                self.table(Port.ENCODER_TABLE, _table_records(table, slot), slot)
+        return [places[table] for table in tables]
+
+    def codebooks(self, wanted: Sequence[Levels], where: str) -> int:
+        """Place of the first of these codebooks, which lie in a row in the array, READ where they are missing.
+
+        What was used before may be overwritten: a program asks between a WAIT and the first command of the array.
+        """
+        count, room = len(wanted), len(self._codebooks)
+        if count > room:
+            raise UserError(
+                f"{where} needs {count} codebooks, the array of preset {self.preset.name} holds {room}; "
+                "export with fewer groups"
+            )
+        places = range(room - count + 1)
+        place = min(places, key=lambda at: sum(self._codebooks[at + n] != levels for n, levels in enumerate(wanted)))
+        matching = [at for at in places if tuple(self._codebooks[at : at + count]) == tuple(wanted)]
+        if matching:
+            return matching[0]
+        empty = [at for at in places if all(book is None for book in self._codebooks[at : at + count])]
+        place = empty[0] if empty else place
+        for number, levels in enumerate(wanted):
+            if self._codebooks[place + number] != levels:
+                self._codebooks[place + number] = levels
+                steps = np.array(sweep_program(levels))
+                address = (place + number) * STEPS_PER_CODEBOOK + np.arange(steps.size)
+                content = pack_records(Port.CODEBOOK, self.preset, {"address": address, "step": steps})
+                self.read_block(Port.CODEBOOK, self.constant(content), steps.size)
+        return place
+
+    # The whole
+
+    def image(self) -> tuple[bytes, list[Command], int]:
+        """Bytes of commands and constants, the commands as they stand in them, and the first address of working memory.
+
+        Raises UserError when the memory of the preset is too small.
+        """
+        data = aligned(len(self.commands) * COMMAND_BYTES)
+        work = data + aligned(len(self._data))
+        needed = work + self.memory.peak
+        if needed > self.preset.memory_bytes:
+            raise UserError(
+                f"the program needs {needed:,} bytes of memory (commands {data:,}, constants {work - data:,}, tensors "
+                f"{self.memory.peak:,}), preset {self.preset.name} has {self.preset.memory_bytes:,}; {_larger(needed)}"
+            )
+
+        def placed(relative: int) -> int:
+            constants = (relative + DATA // 2) // DATA
+            return constants * (data - work) + relative - constants * DATA
+
+        commands = []
+        for command in self.commands:
+            if command.opcode in (Opcode.READ, Opcode.WRITE):
+                a, b, c = (placed(stride) for stride in command.strides)
+                command = replace(command, address=work + placed(command.address), strides=(a, b, c))
+            commands.append(command)
+        image = bytearray(b"".join(command.encode() for command in commands))
+        image.extend(bytes(data - len(image)))
+        image.extend(self._data)
+        image.extend(bytes(work - len(image)))
+        return bytes(image), commands, work
+
+
+def _table_records(table: bytes, slot: int) -> dict[str, Any]:
+    codes = np.frombuffer(table, np.uint8)
+    return {"address": slot * codes.size + np.arange(codes.size), "code": codes}
+
+
+def _larger(needed: int) -> str:
+    fitting = [preset.name for preset in PRESETS.values() if preset.memory_bytes >= needed]
+    return f"choose preset {fitting[0]}" if fitting else "no preset has as much; export a smaller model"

@@ -1,0 +1,65 @@
+"""Chains of operations whose results only the next one reads: computed a few rows of the map at a time.
+
+A result between two operations of a chain need never be in memory as a whole. A depthwise convolution reads a row more
+on either side, so neighbouring stripes compute those rows twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sim.compiler.trace import Node
+from sim.contract.activation_table import ActivationTable
+from sim.contract.depthwise import Depthwise
+from sim.contract.layer import QuantizedLayer
+from sim.contract.layer_norm import LayerNorm
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows start..stop of a map."""
+
+    start: int
+    stop: int
+
+
+def input_rows(node: Node, wanted: Rows, height: int) -> Rows:
+    """Rows of the first input of `height` rows that the wanted rows of a result need.
+
+    With stride 2 the first is even, so that a part of a map has the same centres as the whole.
+    """
+    if not isinstance(node.operation, Depthwise):
+        return wanted
+    stride = node.operation.stride
+    return Rows(max(0, stride * wanted.start - stride), min(height, stride * (wanted.stop - 1) + 2))
+
+
+def rows_of(shape: tuple[int, ...]) -> int:
+    """Rows of a map, or tokens where there is none."""
+    return shape[0]
+
+
+def chains(nodes: Sequence[Node], readers: dict[int, int]) -> list[list[Node]]:
+    """The operations in order, those together whose results only the next one reads, as they stand.
+
+    readers: how many inputs read each tensor. A chain begins with a dense layer or a LayerNorm.
+    """
+    result: list[list[Node]] = []
+    for node in nodes:
+        if result and _continues(result[-1], node, readers):
+            result[-1].append(node)
+        else:
+            result.append([node])
+    return result
+
+
+def _continues(chain: list[Node], node: Node, readers: dict[int, int]) -> bool:
+    last = chain[-1]
+    kinds = QuantizedLayer | LayerNorm | ActivationTable | Depthwise
+    return (
+        isinstance(chain[0].operation, QuantizedLayer | LayerNorm)
+        and all(isinstance(one.operation, kinds) for one in (last, node))
+        and node.inputs[0].source == last.number
+        and node.inputs[0].beats is None
+        and readers[last.number] == 1
+        and len(node.inputs[0].shape) == len(last.shape)
+    )

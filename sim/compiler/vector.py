@@ -1,0 +1,138 @@
+"""LayerNorm, additions, activations and depthwise convolutions: operands streamed past a unit."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.compiler.builder import Builder
+from sim.compiler.loops import Nest, nest_beats
+from sim.compiler.region import Region
+from sim.contract.activation_table import TABLE_ENTRIES, ActivationTable
+from sim.contract.depthwise import Depthwise
+from sim.contract.errors import UserError
+from sim.contract.layer_norm import LayerNorm
+from sim.contract.residual import Residual
+from sim.machine.commands import DIMENSIONS, Opcode
+from sim.machine.ports import Port
+
+TOKENS_MAX = (1 << 16) - 1
+"""Tokens of one command of LayerNorm."""
+
+PLACES = 16
+"""What the addition's unit adds to the distance of an exponent."""
+
+TAPS = 9
+
+
+def write_tokens(builder: Builder, port: Port, out: Region, start: int, count: int) -> None:
+    """WRITE the whole tokens start..start + count of a region."""
+    address = out.address + (start - out.first) * out.pitch
+    if out.pitch == out.beats * builder.beat:
+        builder.write_block(port, address, count * out.pitch)
+    else:
+        builder.write_loops(port, address, (out.beats, builder.beat), (count, out.pitch))
+
+
+def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out: Region, start: int) -> None:
+    """LayerNorm of the tokens whose beats are at addresses (tokens, beats)."""
+    channels, preset = norm.gain.size, builder.preset
+    if channels > preset.norm_channels or channels % preset.lanes:
+        raise UserError(
+            f"{norm.name} has {channels} channels; preset {preset.name} takes multiples of {preset.lanes} up to "
+            f"{preset.norm_channels}"
+        )
+    order = np.arange(channels)
+    builder.table(Port.NORM_PARAMETER, {"position": order, "channel": order, "gain": norm.gain, "bias": norm.bias})
+    for begin in range(0, len(values), TOKENS_MAX):
+        part = values[begin : begin + TOKENS_MAX]
+        write_tokens(builder, Port.NORMED, out, start + begin, len(part))
+        builder.send(Port.NORM_COMMAND, tokens=len(part), channels=channels, shift=norm.shift, epsilon=norm.epsilon)
+        builder.read(Port.NORM_VALUES, part)
+    builder.wait()
+
+
+def lower_residual(
+    builder: Builder, residual: Residual, operands: tuple[NDArray[np.int64], NDArray[np.int64]], out: Region, start: int
+) -> None:
+    """The sum of two operands whose beats are at addresses (tokens, beats)."""
+    builder.send(
+        Port.RESIDUAL_SETTING,
+        first=residual.first_exponent - residual.wide_exponent + PLACES,
+        second=residual.second_exponent - residual.wide_exponent + PLACES,
+    )
+    write_tokens(builder, Port.SUMS, out, start, len(operands[0]))
+    first, second = (nest_beats(operand.reshape(-1), builder.beat, DIMENSIONS - 2) for operand in operands)
+    if [nest.loops for nest in first] == [nest.loops for nest in second]:
+        nests = [
+            Nest(one.start, ((1, builder.beat), (2, other.start - one.start), *one.loops))
+            for one, other in zip(first, second, strict=True)
+        ]
+        builder.nests(Opcode.READ, Port.RESIDUAL_VALUES, [(nest, 0) for nest in nests])
+    else:
+        builder.read(Port.RESIDUAL_VALUES, np.stack(operands, axis=-1))
+    builder.wait()
+
+
+def lower_activation(
+    builder: Builder, activation: ActivationTable, values: NDArray[np.int64], out: Region, start: int
+) -> None:
+    """A function of every value of the tokens whose beats are at addresses (tokens, beats)."""
+    builder.table(Port.ACTIVATION_TABLE, {"address": np.arange(TABLE_ENTRIES), "sample": activation.table})
+    builder.send(Port.ACTIVATION_SETTING, segment_bits=activation.segment_bits)
+    write_tokens(builder, Port.ACTIVATED, out, start, len(values))
+    builder.read(Port.ACTIVATION_VALUES, values)
+    builder.wait()
+
+
+def lower_depthwise(
+    builder: Builder, depthwise: Depthwise, source: Region, rows: tuple[int, int], columns: int, out: Region,
+    wanted: tuple[int, int],
+) -> None:  # fmt: skip
+    """Rows wanted[0]..wanted[1] of the result from rows rows[0]..rows[1] of a map of `columns` columns.
+
+    What the unit gives beyond the rows that are wanted, at the edges of a part of a map, is written where nobody reads.
+    """
+    preset, beat = builder.preset, builder.beat
+    count = rows[1] - rows[0]
+    stride = depthwise.stride
+    if columns > preset.map_columns or columns < 3:
+        raise UserError(
+            f"{depthwise.name} is {columns} columns wide; preset {preset.name} takes 3..{preset.map_columns}"
+        )
+    channels = depthwise.multiplier.size
+    spare = -channels % preset.lanes
+    weight = np.pad(depthwise.weight.reshape(channels, TAPS), ((0, spare), (0, 0)))
+    fields = {f"weight{tap}": weight[:, tap] for tap in range(TAPS)}
+    fields |= {"multiplier": np.pad(depthwise.multiplier, (0, spare)), "bias": np.pad(depthwise.bias, (0, spare))}
+    records = builder.records(Port.DEPTHWISE_CHANNEL, fields)
+    of_group = len(records) // (-(-channels // preset.lanes))
+    address = builder.constant(records)
+    builder.send(
+        Port.DEPTHWISE_MAP,
+        last_row=count - 1,
+        last_column=columns - 1,
+        stride_two=stride - 1,
+        shift=depthwise.shift,
+    )
+    width = -(-columns // stride)
+    given = (rows[0] // stride, rows[0] // stride + -(-count // stride))
+    junk = builder.memory.take(beat)
+    for group in range(-(-channels // preset.lanes)):
+        for first, last, kept in (
+            (given[0], wanted[0], False),
+            (wanted[0], wanted[1], True),
+            (wanted[1], given[1], False),
+        ):
+            if first < last and kept:
+                place = out.address + (first * width - out.first) * out.pitch + group * beat
+                builder.write_loops(
+                    Port.CONVOLVED, place, (1, beat), (width, out.pitch), (last - first, width * out.pitch)
+                )
+            elif first < last:
+                builder.write_loops(Port.CONVOLVED, junk, (1, beat), (width * (last - first), 0))
+        builder.read_block(Port.DEPTHWISE_CHANNEL, address + group * of_group, preset.lanes)
+        place = source.address + (rows[0] * columns - source.first) * source.pitch + group * beat
+        builder.read_loops(
+            Port.DEPTHWISE_VALUES, place, (1, beat), (columns, source.pitch), (count, columns * source.pitch)
+        )
+    builder.memory.free(junk)
+    builder.wait()
