@@ -20,6 +20,10 @@ from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.matmul import Matmul, MultiplyAccumulate
+from hdl.memory.port import MemoryPort
+from hdl.memory.sdram.address import AddressMap
+from hdl.memory.sdram.controller import SdramController
+from hdl.memory.sdram.timing import part_of
 from hdl.rescale import GroupRescale
 from hdl.softmax.softmax import Softmax
 from hdl.vector.activation import Activation
@@ -128,6 +132,12 @@ def _with_attention_geometry(component: Callable[[AttentionGeometry], wiring.Com
     return build
 
 
+def _sdram_controller(part: str = "AS4C16M16SA-6", mhz: int = 133, beat_bits: int = 128) -> SdramController:
+    chosen = part_of(part)
+    port = MemoryPort(address_bits=AddressMap(chosen, beat_bits).bits, beat_bits=beat_bits)
+    return SdramController(port, chosen, chosen.at(mhz))
+
+
 UNITS: Final[dict[str, Unit]] = {
     "array": Unit(
         "everything that makes a multiply-accumulate: tables, trees, loader, group rescale with accumulators",
@@ -151,6 +161,7 @@ UNITS: Final[dict[str, Unit]] = {
     ),
     "reorder_buffer": Unit("column tiles of logits to rows of a softmax", _with_attention_geometry(ReorderBuffer)),
     "code_gather": Unit("rows of codes of P to row tiles of the array", _with_attention_geometry(CodeGather)),
+    "sdram_controller": Unit("SDR SDRAM of 16 bits behind the memory port", _sdram_controller),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""
