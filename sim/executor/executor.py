@@ -1,7 +1,7 @@
 """Runs a program of the machine on an image of its memory."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -18,10 +18,12 @@ from sim.executor.norm import NormUnit
 from sim.executor.position import PositionUnit
 from sim.executor.residual import ResidualUnit
 from sim.executor.unit import Batch, MachineError, OperandError, StallError, Unit
-from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Command, Opcode, decode
+from sim.machine.commands import BASES, COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Command, Opcode, decode
 from sim.machine.faults import Fault
 from sim.machine.ports import Port, is_output, payload_bytes
 from sim.machine.presets import MachinePreset
+
+ADDRESS_BITS: Final = 32
 
 
 @dataclass
@@ -75,6 +77,8 @@ class Executor:
         self._unit_of: Final = {port: unit for unit in self._units for port in unit.inputs}
         self._payload_bytes: Final = {port: payload_bytes(port, preset) for port in Port}
         self._writes: deque[_Write] = deque()
+        self._bases = [0] * (BASES + 1)
+        self._rounds_done = 0
         self._outputs: Final[dict[Port, _Outputs]] = {port: _Outputs() for port in Port if is_output(port)}
 
     def run(self, start: int = 0, stop: int | None = None) -> int:
@@ -88,9 +92,24 @@ class Executor:
             if command.opcode == Opcode.STOP:
                 self._finish(where)
                 return where
+            if command.opcode == Opcode.REPEAT:
+                where = self._repeat(command, where)
+                continue
             self._execute(command, where)
             where += COMMAND_BYTES
         return where
+
+    def _repeat(self, command: Command, where: int) -> int:
+        """Address of the command that is next: the first of the body, or the one behind the last round."""
+        if command.rounds == 0 or not 0 <= command.address < where or command.address % COMMAND_BYTES:
+            raise MachineError(Fault.FIELD, where, f"{command.rounds} rounds from {command.address:#x} on")
+        self._rounds_done += 1
+        if self._rounds_done < command.rounds:
+            self._bases[1:] = [base + step for base, step in zip(self._bases[1:], command.steps, strict=True)]
+            return command.address
+        self._rounds_done = 0
+        self._bases[1:] = [0] * BASES
+        return where + COMMAND_BYTES
 
     def _fetch(self, where: int) -> Command:
         if where % COMMAND_BYTES:
@@ -105,6 +124,10 @@ class Executor:
             raise MachineError(fault, where, str(error)) from error
         if command.port is not None and is_output(command.port) != (command.opcode == Opcode.WRITE):
             raise MachineError(Fault.PORT, where, f"{command.opcode.name} cannot use port {command.port.name}")
+        if command.base > BASES:
+            raise MachineError(Fault.FIELD, where, f"there is no base register {command.base}")
+        if command.base:
+            command = replace(command, address=(command.address + self._bases[command.base]) % (1 << ADDRESS_BITS))
         if 0 in command.counts or command.token_dims > DIMENSIONS:
             raise MachineError(Fault.FIELD, where, f"counts {command.counts}, token_dims {command.token_dims}")
         if command.opcode == Opcode.SEND:
