@@ -213,8 +213,9 @@ class Builder:
         for command in self.commands:
             if command.opcode in (Opcode.READ, Opcode.WRITE):
                 a, b, c = (placed(stride) for stride in command.strides)
-                command = replace(command, address=work + placed(command.address), strides=(a, b, c))
-            commands.append(command)
+                commands.append(replace(command, address=work + placed(command.address), strides=(a, b, c)))
+            else:
+                commands.append(command)
         image = bytearray(b"".join(command.encode() for command in commands))
         image.extend(bytes(data - len(image)))
         image.extend(self._data)

@@ -10,6 +10,7 @@ from sim.compiler.attention import AttentionLowering
 from sim.compiler.builder import Builder
 from sim.compiler.dense import lower_dense, results_pitch
 from sim.compiler.region import Region
+from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.trace import PICTURE, Node, View, trace
 from sim.compiler.vector import lower_activation, lower_depthwise, lower_norm, lower_residual
@@ -136,6 +137,7 @@ class Compiler:
 
     def _finish(self, chain: list[Node], region: Region, begin: int) -> None:
         node = chain[-1]
+        self.builder.commands[begin:] = roll(self.builder.commands[begin:], begin)
         self._regions[node.number] = region
         span = begin * COMMAND_BYTES, len(self.builder.commands) * COMMAND_BYTES
         names = tuple(one.name for one in chain)

@@ -19,10 +19,6 @@ from sim.machine.presets import MachinePreset
 DENSE: Final = 2
 """Phase of an array command."""
 
-CODE_BUFFER: Final = 1 << 20
-"""Bytes of codes that are encoded before the array takes them, about: more would only take memory."""
-
-
 @dataclass(frozen=True)
 class Pass:
     """One LOAD and RUN of a column tile: index of its codebook; addresses of scale and weights of column tile 0; where
@@ -150,11 +146,10 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: NDArray[np.int6
     passes = layer_passes(builder, layer)
     plan = plan_codes(layer.encoder, builder.preset.lanes)
     depth = builder.preset.token_depth
-    block = max(1, CODE_BUFFER // plan.pitch // depth) * depth
-    room = builder.memory.take(min(block, len(values)) * plan.pitch)
+    room = builder.memory.take(min(depth, len(values)) * plan.pitch)
     codes = Codes(room, plan.pitch, plan.planes)
-    for begin in range(0, len(values), block):
-        part = values[begin : begin + block]
+    for begin in range(0, len(values), depth):
+        part = values[begin : begin + depth]
         encode(
             builder, plan, part, lambda size=part.shape[0] * plan.pitch: builder.write_block(Port.ENCODED, room, size)
         )

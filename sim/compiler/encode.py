@@ -117,7 +117,7 @@ def plan_operand(encoder: Encoder, planes: int, unit: int, present: int) -> Code
 
 def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], write: Callable[[], None]) -> None:
     """Codes of the tokens whose beats are at addresses (tokens, beats); `write` gives the WRITEs that take them."""
-    write()
+    # Tables first: what follows is the same for every block of tokens.
     slots = builder.encoder_tables(plan.tables, plan.name)
     builder.table(Port.ENCODER_ORDER, {"position": np.arange(plan.order.size), "channel": plan.order})
     builder.table(
@@ -126,4 +126,5 @@ def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], write: C
     )
     builder.table(Port.ENCODER_TILE, {"tile": np.arange(len(slots)), "shift": plan.shift, "table": np.array(slots)})
     builder.send(Port.ENCODER_PLANES, planes=plan.planes)
+    write()
     builder.read_tokens(Port.ENCODER_VALUES, values)
