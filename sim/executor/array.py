@@ -230,7 +230,7 @@ class ArrayUnit:
             self._results.append((Port.RESULTS, payloads.wide_bytes(finish(total))))
 
 
-_NOTHING: Final = np.zeros((0, 0), np.int64)
+_NOTHING: Final[NDArray[Any]] = np.zeros((0, 0), np.int64)
 
 
 def products(levels: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.int64]:
