@@ -78,7 +78,7 @@ class BurstModel(wiring.Component):
         with m.Elif(running):
             m.d.sync += left.eq(left - 1)
 
-        words = chain(m, self.cell_data, self._latency, "word")
+        words = chain(m, self.cell_data, self._latency - 1, "word")
         *_, driving, drove = chain(m, reading, self._latency + 1, "drives", reset_less=False)
         closes_bank = (given.command == Command.PRECHARGE) & ((given.ba == noted_bank) | ((given.a & ALL_BANKS) != 0))
         m.d.comb += [

@@ -22,8 +22,9 @@ REFRESH_SLACK = 2
 class SdramModel(wiring.Component):
     """The part without its cells: protocol, timing, the words of a burst; and `violations`, sticky, a bit per Rule.
 
-    Cells: `cell` numbers a word, from the top by bank, row, column. It is read in the cycle that names it (`cell_data`)
-    or written at that cycle's end (`cell_write`, `cell_word`).
+    Cells: `cell` numbers a word, from the top by bank, row, column (AddressMap.cell). With `cell_write` it becomes
+    `cell_word`; without, what it holds is at `cell_data` in the next cycle. So the cells can be any memory: one of the
+    simulator for a whole part, that of Sdram for a small one.
 
     part: geometry. cycles: every time that is checked. burst: words (4, 8), as the mode register must say.
     """
@@ -127,11 +128,11 @@ class Sdram(wiring.Component):
         super().__init__({"pins": In(SdramPins()), "violations": Out(len(Rule))})
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """One port to write, one to read in the same cycle."""
+        """One port to write, one to read; never both at once."""
         m = Module()
         m.submodules.model = model = self._model
         m.submodules.cells = self.cells
-        write, read = self.cells.write_port(), self.cells.read_port(domain="comb")
+        write, read = self.cells.write_port(), self.cells.read_port()
         wiring.connect(m, wiring.flipped(self.pins), model.pins)
         m.d.comb += [
             self.violations.eq(model.violations),
