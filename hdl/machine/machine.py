@@ -10,6 +10,7 @@ from hdl.array.geometry import ArrayGeometry
 from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry
 from hdl.layer_norm.layer_norm import LayerNormUnit
+from hdl.machine.code_path import CodePath
 from hdl.machine.delivery import Weights
 from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS, Beats
@@ -41,6 +42,12 @@ UNIT_PORTS: Final[dict[Port, tuple[str, str]]] = {
     Port.THRESHOLD: ("attention", "i_threshold"),
     Port.SCORE_LEVEL: ("attention", "i_level"),
     Port.RESULTS: ("attention", "o"),
+    Port.ENCODER_ORDER: ("codes", "i_order"),
+    Port.ENCODER_CHANNEL: ("codes", "i_channels"),
+    Port.ENCODER_TILE: ("codes", "i_tiles"),
+    Port.ENCODER_TABLE: ("codes", "i_table"),
+    Port.ENCODER_PLANES: ("codes", "i_planes"),
+    Port.ENCODED: ("codes", "o"),
     Port.NORM_COMMAND: ("norm", "i_command"),
     Port.NORM_PARAMETER: ("norm", "i_parameters"),
     Port.NORM_VALUES: ("norm", "i"),
@@ -58,7 +65,7 @@ UNIT_PORTS: Final[dict[Port, tuple[str, str]]] = {
 }
 """Unit and stream of every port that is no more than that."""
 
-OTHER_PORTS: Final = (Port.COPY, Port.COPIED, Port.WEIGHTS_TURNED, Port.RESIDUAL_VALUES)
+OTHER_PORTS: Final = (Port.COPY, Port.COPIED, Port.WEIGHTS_TURNED, Port.ENCODER_VALUES, Port.RESIDUAL_VALUES)
 """Ports with something of their own in between."""
 
 PORTS: Final = (*UNIT_PORTS, *OTHER_PORTS)
@@ -108,10 +115,11 @@ class Machine(wiring.Component):
             }
         )
 
-    def _units(self) -> dict[str, wiring.Component]:
+    def _units(self) -> dict[str, Any]:
         preset = self._preset
         return {
             "attention": Attention(attention_geometry(preset)),
+            "codes": CodePath(lanes=preset.lanes, tables=preset.tables),
             "norm": LayerNormUnit(
                 lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=1
             ),
@@ -155,6 +163,13 @@ class Machine(wiring.Component):
             copied.payload.eq(copy.payload.data),
             copied.valid.eq(copy.valid),
             copy.ready.eq(copied.ready),
+        ]
+        values, tokens = getattr(mover, f"to_{int(Port.ENCODER_VALUES)}"), units["codes"].i
+        m.d.comb += [
+            tokens.payload.values.as_value().eq(values.payload.data),
+            tokens.payload.last.eq(values.payload.last),
+            tokens.valid.eq(values.valid),
+            values.ready.eq(tokens.ready),
         ]
         self._alternate(m, getattr(mover, f"to_{int(Port.RESIDUAL_VALUES)}"), units["residual"])
         return m
