@@ -25,6 +25,18 @@ from sim.machine.presets import MachinePreset
 
 ADDRESS_BITS: Final = 32
 
+QUIET: Final = {
+    Port.ENCODER_ORDER: Port.ENCODER_VALUES,
+    Port.ENCODER_CHANNEL: Port.ENCODER_VALUES,
+    Port.ENCODER_TILE: Port.ENCODER_VALUES,
+    Port.ENCODER_TABLE: Port.ENCODER_VALUES,
+    Port.ACTIVATION_TABLE: Port.ACTIVATION_VALUES,
+    Port.THRESHOLD: Port.ARRAY_COMMAND,
+    Port.SCORE_LEVEL: Port.ARRAY_COMMAND,
+}
+"""Tables that a unit reads while values are on their way through it, and the port that sets these going: between one
+and the other there is a WAIT."""
+
 
 @dataclass
 class _Write:
@@ -38,11 +50,10 @@ class _Write:
 
 @dataclass
 class _Outputs:
-    """What a port has given and no WRITE has taken yet, and the command that caused the last of it."""
+    """What a port has given and no WRITE has taken yet."""
 
     parts: list[NDArray[np.uint8]] = field(default_factory=list)
     bytes: int = 0
-    where: int = 0
 
     def take(self, count: int) -> NDArray[np.uint8]:
         """The first `count` bytes."""
@@ -79,6 +90,8 @@ class Executor:
         self._writes: deque[_Write] = deque()
         self._bases = [0] * (BASES + 1)
         self._rounds_done = 0
+        self._body_end = 0
+        self._given: set[Port] = set()
         self._outputs: Final[dict[Port, _Outputs]] = {port: _Outputs() for port in Port if is_output(port)}
 
     def run(self, start: int = 0, stop: int | None = None) -> int:
@@ -103,6 +116,9 @@ class Executor:
         """Address of the command that is next: the first of the body, or the one behind the last round."""
         if command.rounds == 0 or not 0 <= command.address < where or command.address % COMMAND_BYTES:
             raise MachineError(Fault.FIELD, where, f"{command.rounds} rounds from {command.address:#x} on")
+        if self._rounds_done and where != self._body_end:
+            raise MachineError(Fault.FIELD, where, f"a REPEAT within the body of that at {self._body_end:#x}")
+        self._body_end = where
         self._rounds_done += 1
         if self._rounds_done < command.rounds:
             self._bases[1:] = [base + step for base, step in zip(self._bases[1:], command.steps, strict=True)]
@@ -154,13 +170,11 @@ class Executor:
         size = self._payload_bytes[command.port]
         beat = self.preset.beat_bytes
         data = self._memory.read(command, where)
-        if data.size % size:
-            raise MachineError(
-                Fault.WATCHDOG, where, f"{len(data)} beats end within a payload of {command.port.name} ({size} bytes)"
-            )
-        held, wanted = data.size // size, command.payloads or data.size // size
-        if not held - max(1, beat // size) < wanted <= held:
-            raise MachineError(Fault.WATCHDOG, where, f"the beats hold {held} payloads, the READ is for {wanted}")
+        held = data.size // size
+        wanted = command.payloads or held
+        if wanted > held or (not command.payloads and data.size % size):
+            text = f"{len(data)} beats hold {data.size / size:g} payloads of {command.port.name}"
+            raise MachineError(None, where, f"{text}, the READ is for {command.payloads or 'whole ones'}")
         token = int(np.prod(command.counts[: command.token_dims])) * beat // size if command.token_dims else 0
         return Batch(command.port, data.reshape(-1, size)[:wanted], token)
 
@@ -174,12 +188,15 @@ class Executor:
         return Batch(command.port, data.reshape(count, size))
 
     def _give(self, batch: Batch, where: int) -> None:
+        if QUIET.get(batch.port) in self._given:
+            text = f"{batch.port.name} changes a table that what {QUIET[batch.port].name} began may still read"
+            raise MachineError(None, where, f"{text}; there is no WAIT between them")
+        self._given.add(batch.port)
         try:
             for port, data in self._unit_of[batch.port].take(batch):
                 outputs = self._outputs[port]
                 outputs.parts.append(data)
                 outputs.bytes += data.size
-                outputs.where = where
         except StallError as error:
             raise MachineError(Fault.WATCHDOG, where, str(error)) from error
         except (OperandError, UserError) as error:
@@ -215,6 +232,7 @@ class Executor:
                 f"the WRITE of {write.port.name} at {write.where:#x} has {write.done} of {write.places.size} beats",
             )
         self._memory.settle()
+        self._given.clear()
 
     def _finish(self, where: int) -> None:
         self._wait(where)
