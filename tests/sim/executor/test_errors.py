@@ -232,6 +232,16 @@ def test_what_is_left_at_the_end(port: Port, text: str) -> None:
     assert text in str(error)
 
 
+def test_a_body_with_a_body() -> None:
+    a = Assembler()
+    for first in (COMMAND_BYTES, 0):
+        a.wait()
+        a.wait()
+        a.commands.append(Command(Opcode.REPEAT, address=first, rounds=3))
+    error = stopped(a)
+    assert (error.fault, error.where) == (Fault.FIELD, 2 * COMMAND_BYTES)
+
+
 def test_rounds_at_other_addresses() -> None:
     a = Assembler()
     rows = np.random.default_rng(1).integers(0, 256, (3, 4, 16)).astype(np.uint8)
