@@ -214,6 +214,9 @@ class Builder:
             if command.opcode in (Opcode.READ, Opcode.WRITE):
                 a, b, c = (placed(stride) for stride in command.strides)
                 commands.append(replace(command, address=work + placed(command.address), strides=(a, b, c)))
+            elif command.opcode == Opcode.REPEAT:
+                a, b, c, d, e = (placed(step) for step in command.steps)
+                commands.append(replace(command, steps=(a, b, c, d, e)))
             else:
                 commands.append(command)
         image = bytearray(b"".join(command.encode() for command in commands))

@@ -1,7 +1,7 @@
 """The image encoder of a model as a program of the machine."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from sim.golden.model import GoldenModel
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.presets import MachinePreset
 
-STRIPED_SHARE = 4
+STRIPED_SHARE = 8
 """A chain with a result larger than this fraction of memory is computed in stripes, which may take the same."""
 
 
@@ -118,7 +118,7 @@ class Compiler:
 
     def lower(self, nodes: list[Node]) -> None:
         """All operations."""
-        for chain in chains(nodes, self._readers):
+        for chain in chains(nodes, self._readers, self.builder.preset.lanes):
             largest = max((node.tokens * node.channels * 2 for node in chain[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
                 self._striped(chain)
@@ -177,9 +177,9 @@ class Compiler:
             )
             return
         if isinstance(operation, Attention):
-            windows, tokens, _ = node.shape
-            q, k, v = (regions[view.source].of_view(view, 0, view.tokens) for view in node.inputs)
-            AttentionLowering(builder, operation, windows, tokens, out).lower(q, k, v)
+            q, k, v = (regions[view.source].of_view(view, start, stop) for view in node.inputs)
+            part = replace(out, address=out.address + (start - out.first) * out.pitch)
+            AttentionLowering(builder, operation, rows.stop - rows.start, node.shape[1], part).lower(q, k, v)
             return
         values = [regions[view.source].of_view(view, start, stop) for view in node.inputs]
         if isinstance(operation, QuantizedLayer):

@@ -1,4 +1,8 @@
-"""Rolls up what repeats: the same commands at addresses that grow evenly become a body and its REPEAT."""
+"""Rolls up what repeats: the same commands at addresses that grow evenly become a body and its REPEAT.
+
+Bodies are chosen by commands run per command stored, wherever they lie; what is left between them is searched again.
+Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: that is what the choice says.
+"""
 
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -8,27 +12,28 @@ from numpy.typing import NDArray
 
 from sim.machine.commands import BASES, COMMAND_BYTES, COUNT_MAX, Command, Opcode
 
+LENGTHS: Final = 200
+"""Lengths of bodies that are tried: the most frequent distances between commands that differ in their address alone."""
+
 LONGEST_BODY: Final = 1 << 13
-"""Commands of a body, at most: bounds the search."""
-
-CANDIDATES: Final = 256
-"""Bodies that are tried at a command, the shortest first."""
-
-PROBE: Final = 8
-"""Commands that must agree before a body is looked at closely."""
 
 
 class Body(NamedTuple):
-    """So many commands, run so many times; increments int64 (length,) of their addresses."""
+    """`rounds` rounds of `length` commands from number `start` on."""
 
+    start: int
     length: int
     rounds: int
-    increments: NDArray[np.int64]
 
     @property
-    def saved(self) -> int:
-        """Commands that need not be stored."""
-        return (self.rounds - 1) * self.length - 1
+    def stop(self) -> int:
+        """Number of the command behind."""
+        return self.start + self.length * self.rounds
+
+    @property
+    def worth(self) -> tuple[float, int]:
+        """What to choose by: commands run per command stored; of equals the longer."""
+        return self.length * self.rounds / (self.length + 1), self.length
 
 
 def _kinds(commands: list[Command]) -> NDArray[np.int64]:
@@ -44,63 +49,75 @@ def _kinds(commands: list[Command]) -> NDArray[np.int64]:
     )
 
 
-def _agreeing(equal: NDArray[np.bool_]) -> int:
-    """How many are true before the first that is not."""
-    return int(equal.argmin()) if not equal.all() else equal.size
+def _lengths(kinds: NDArray[np.int64]) -> list[int]:
+    """Distances from commands to the next of their kind, the most frequent ones."""
+    order = np.argsort(kinds, kind="stable")
+    same = kinds[order[1:]] == kinds[order[:-1]]
+    distances, counts = np.unique((order[1:] - order[:-1])[same], return_counts=True)
+    fitting = distances <= min(LONGEST_BODY, len(kinds) // 2)
+    distances, counts = distances[fitting], counts[fitting]
+    return [int(one) for one in distances[np.argsort(-counts, kind="stable")[:LENGTHS]]]
 
 
-def _body(kinds: NDArray[np.int64], addresses: NDArray[np.int64], start: int, length: int) -> Body | None:
-    """The body of this length at this command, if it runs twice or more."""
-    agreeing = _agreeing(kinds[start:-length] == kinds[start + length :])
-    if agreeing < length:
-        return None
-    growth = addresses[start + length : start + length + agreeing] - addresses[start : start + agreeing]
-    even = length + _agreeing(growth[length:] == growth[:-length]) if agreeing > length else agreeing
-    increments = growth[:length]
-    if np.unique(increments[increments != 0]).size > BASES:
-        return None
-    return Body(length, min(1 + even // length, COUNT_MAX), increments)
+def _runs(true: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(start, length) of the runs of True."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], true, [False]]).astype(np.int8)))
+    return list(zip(edges[0::2].tolist(), (edges[1::2] - edges[0::2]).tolist(), strict=True))
 
 
-def _best(kinds: NDArray[np.int64], addresses: NDArray[np.int64], start: int) -> Body | None:
-    window = kinds[start + 1 : start + 1 + LONGEST_BODY]
-    lengths = np.flatnonzero(window == kinds[start]) + 1
-    best: Body | None = None
-    tried = 0
-    for length in lengths.tolist():
-        probe = min(PROBE, len(kinds) - start - length)
-        if not np.array_equal(kinds[start : start + probe], kinds[start + length : start + length + probe]):
-            continue
-        body = _body(kinds, addresses, start, length)
-        if body is not None and (best is None or body.saved > best.saved):
-            best = body
-        tried += 1
-        if tried == CANDIDATES:
-            break
-    return best if best is not None and best.saved > 0 else None
+def _bodies(kinds: NDArray[np.int64], addresses: NDArray[np.int64], length: int) -> list[Body]:
+    """Bodies of one length that run twice or more, each as often as it can."""
+    equal = kinds[:-length] == kinds[length:]
+    growth = addresses[length:] - addresses[:-length]
+    even = equal[:-length] & equal[length:] & (growth[:-length] == growth[length:])
+    bodies = [Body(start, length, 2 + run // length) for start, run in _runs(even) if run >= length]
+    bodies += [Body(start, length, 2) for start, run in _runs(equal) if run >= length]
+    fitting = []
+    for body in bodies:
+        steps = growth[body.start : body.start + length]
+        if np.unique(steps[steps != 0]).size <= BASES and body.worth[0] > 1:
+            fitting.append(body._replace(rounds=min(body.rounds, COUNT_MAX)))
+    return fitting
+
+
+def _chosen(kinds: NDArray[np.int64], addresses: NDArray[np.int64], offset: int) -> list[Body]:
+    """Bodies that do not overlap, in order; numbers of commands count from `offset`."""
+    if len(kinds) < 2:
+        return []
+    found = [body for length in _lengths(kinds) for body in _bodies(kinds, addresses, length)]
+    found.sort(key=lambda body: body.worth, reverse=True)
+    taken = np.zeros(len(kinds), np.bool_)
+    chosen = []
+    for body in found:
+        if not taken[body.start : body.stop].any():
+            taken[body.start : body.stop] = True
+            chosen.append(body)
+    if not chosen:
+        return []
+    rest = [
+        inner
+        for start, run in _runs(~taken)
+        for inner in _chosen(kinds[start : start + run], addresses[start : start + run], offset + start)
+    ]
+    return sorted([body._replace(start=body.start + offset) for body in chosen] + rest)
 
 
 def roll(commands: list[Command], start: int) -> list[Command]:
     """The same work in fewer commands, the first of which will be number `start` of the program."""
-    if not commands:
-        return []
-    kinds = _kinds(commands)
-    addresses = np.array([one.address for one in commands])
+    addresses = np.array([one.address for one in commands], np.int64)
     result: list[Command] = []
     at = 0
-    while at < len(commands):
-        body = _best(kinds, addresses, at)
-        if body is None:
-            result.append(commands[at])
-            at += 1
-            continue
-        steps = [int(step) for step in np.unique(body.increments[body.increments != 0])]
+    for body in _chosen(_kinds(commands), addresses, 0):
+        result += commands[at : body.start]
         first = start + len(result)
-        for one, increment in zip(commands[at : at + body.length], body.increments.tolist(), strict=True):
-            result.append(replace(one, base=steps.index(increment) + 1) if increment else one)
-        steps += [0] * (BASES - len(steps))
+        end = body.start + body.length
+        growth = addresses[end : end + body.length] - addresses[body.start : end]
+        steps = [int(step) for step in np.unique(growth[growth != 0])]
+        for one, step in zip(commands[body.start : end], growth.tolist(), strict=True):
+            result.append(replace(one, base=steps.index(step) + 1) if step else one)
+        a, b, c, d, e = [*steps, *[0] * (BASES - len(steps))]
         result.append(
-            Command(Opcode.REPEAT, address=first * COMMAND_BYTES, rounds=body.rounds, steps=tuple(steps))
+            Command(Opcode.REPEAT, address=first * COMMAND_BYTES, rounds=body.rounds, steps=(a, b, c, d, e))
         )
-        at += body.length * body.rounds
-    return result
+        at = body.stop
+    return result + commands[at:]

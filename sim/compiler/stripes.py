@@ -4,11 +4,14 @@ A result between two operations of a chain need never be in memory as a whole. A
 on either side, so neighbouring stripes compute those rows twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from sim.compiler.trace import Node
 from sim.contract.activation_table import ActivationTable
+from sim.contract.attention import Attention
 from sim.contract.depthwise import Depthwise
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
@@ -38,22 +41,24 @@ def rows_of(shape: tuple[int, ...]) -> int:
     return shape[0]
 
 
-def chains(nodes: Sequence[Node], readers: dict[int, int]) -> list[list[Node]]:
+def chains(nodes: Sequence[Node], readers: Mapping[int, int], lanes: int) -> list[list[Node]]:
     """The operations in order, those together whose results only the next one reads, as they stand.
 
-    readers: how many inputs read each tensor. A chain begins with a dense layer or a LayerNorm.
+    readers: how many inputs read each tensor. lanes: values of a beat. A chain begins with a dense layer or a LayerNorm.
     """
     result: list[list[Node]] = []
     for node in nodes:
-        if result and _continues(result[-1], node, readers):
+        if result and _continues(result[-1], node, readers, lanes):
             result[-1].append(node)
         else:
             result.append([node])
     return result
 
 
-def _continues(chain: list[Node], node: Node, readers: dict[int, int]) -> bool:
+def _continues(chain: list[Node], node: Node, readers: Mapping[int, int], lanes: int) -> bool:
     last = chain[-1]
+    if isinstance(node.operation, Attention):
+        return isinstance(chain[0].operation, QuantizedLayer | LayerNorm) and _splits(last, node, readers, lanes)
     kinds = QuantizedLayer | LayerNorm | ActivationTable | Depthwise
     return (
         isinstance(chain[0].operation, QuantizedLayer | LayerNorm)
@@ -62,4 +67,17 @@ def _continues(chain: list[Node], node: Node, readers: dict[int, int]) -> bool:
         and node.inputs[0].beats is None
         and readers[last.number] == 1
         and len(node.inputs[0].shape) == len(last.shape)
+    )
+
+
+def _splits(last: Node, node: Node, readers: Mapping[int, int], lanes: int) -> bool:
+    """True where an attention reads nothing but the last result, windows apart: whole windows are its rows then."""
+    if readers[last.number] != len(node.inputs) or last.shape[:-1] != node.shape[:-1]:
+        return False
+    token = np.arange(last.tokens)[:, None]
+    return all(
+        view.source == last.number
+        and view.beats is not None
+        and np.array_equal(view.beats // -(-last.channels // lanes), np.broadcast_to(token, view.beats.shape))
+        for view in node.inputs
     )
