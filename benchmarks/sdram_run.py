@@ -2,6 +2,7 @@
 
 """The SDRAM controller on the model of its part, in Amaranth's simulator: give requests, see what becomes of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,7 @@ class Run:
     answered: list[int] = field(default_factory=list)
     commands: list[tuple[int, Command]] = field(default_factory=list)
     violations: set[Rule] = field(default_factory=set)
+    cells: list[int] = field(default_factory=list)
     error: bool = False
 
     def count(self, command: Command) -> int:
@@ -47,8 +49,12 @@ def run_requests(
     gap: float = 0.0,
     seed: int = 0,
     idle: int = 300,
+    cells: Sequence[int] = (),
 ) -> tuple[Run, SdramController]:
-    """Give the requests, one after another, with gaps of probability `gap` per cycle; `idle` cycles behind the last."""
+    """Give the requests, one after another, with gaps of probability `gap` per cycle; `idle` cycles behind the last.
+
+    cells: numbers of those whose content is wanted.
+    """
     # One address bit more than the part has, so that there are addresses outside it.
     port = MemoryPort(address_bits=(part.bytes * 8 // beat_bits).bit_length(), beat_bits=beat_bits)
     controller = SdramController(port, part, cycles)
@@ -69,6 +75,7 @@ def run_requests(
             ctx.set(request.valid, 0)
         await ctx.tick().repeat(idle)
         found.violations = violated(ctx.get(sdram.violations))
+        found.cells = [ctx.get(sdram.cells.data[cell]) for cell in cells]
         found.error = bool(ctx.get(controller.port.error))
 
     async def watch(ctx: Any) -> None:
