@@ -23,7 +23,7 @@ A command is four nested loops, the innermost last:
         results of all queries
 
 Where the keys are known only when the program runs, so is that correction; then q keeps its codes, level + 128, whose
-high nibble stands for a - 8. Two codebooks, so a LOAD for every RUN: SCORES with `first`.
+high nibble stands for a - 8. Two codebooks, so a LOAD for every RUN: SCORES with `split`.
 
 A dense layer has weights instead of keys and an encoder's codes instead of q, so it is SCORES whose results leave at
 once. Its passes have codebooks of their own, so one command is a pass: `first` and `last` say where sums begin and end.
@@ -79,9 +79,8 @@ def command_cycles(geometry: AttentionGeometry, command: Mapping[str, int], code
 
 
 def run_codebooks(command: Mapping[str, int]) -> range:
-    """Codebooks of the LOADs of tables in a plane: one for all RUNs, or one for each of SCORES with `first`."""
-    reload = command["phase"] == Phase.SCORES and command["first"]
-    return range(command["codebook"], command["codebook"] + (command["runs"] if reload else 1))
+    """Codebooks of the LOADs of tables in a plane: one for all RUNs, or with `split` one for each."""
+    return range(command["codebook"], command["codebook"] + (command["runs"] if command["split"] else 1))
 
 
 class Attention(wiring.Component):
@@ -93,9 +92,10 @@ class Attention(wiring.Component):
       code buffer. MIX: P.v of the oldest set in the code buffer, groups = ceil(keys / rows). Fields: module docstring.
       Of the sets begun by SCORES at most SETS_AHEAD = 2 may wait for their MIX; with more the unit would wait for ever.
       SCORES, SCORES, MIX, SCORES, MIX, ..., MIX keeps the array busy while rows pass through the softmax.
-      With `first` every RUN of SCORES has a LOAD of tables, run r from `codebook` + r; else one LOAD serves all RUNs.
+      With `split` every RUN of SCORES has a LOAD of tables, run r from `codebook` + r; else one LOAD serves all RUNs.
       DENSE: `queries` tokens from `i_q`. With `first` sums start from a bias, else they go on from those of the DENSE
       before, of as many queries and nothing in between; with `last` results leave. `tiles` is 1 unless it has both.
+      SCORES and MIX have both.
     - `i_weights`, `i_bias` as in hdl.matmul, per LOAD of tables and per tile (DENSE: with `first`); `i_scale` per RUN.
       Missing keys and channels are columns or rows of weight 0.
     - `i_q`: per RUN of SCORES and DENSE `queries` transfers of `rows` nibbles.
@@ -167,11 +167,10 @@ class Attention(wiring.Component):
                 streamed = iter(CodeGather.model(waiting.popleft(), nibbles, **shape).reshape(-1, queries, array.rows))
             else:
                 streamed = streams["q"]
-            starts, emits = (phase != Phase.DENSE or command[name] for name in ("first", "last"))
             tables = [np.asarray(codebooks[index]) for index in run_codebooks(command)]
             words = []
             for _ in range(tiles):
-                if starts:
+                if command["first"]:
                     total, offset = None, next(streams["bias"])
                 for _ in range(groups * planes):
                     for run in range(runs):
@@ -180,7 +179,7 @@ class Attention(wiring.Component):
                         sums = Array.model(next(streamed), loaded, levels)
                         total, wide = GroupRescale.model(total, sums, next(streams["scale"]), offset)
                 words.append(wide)
-            if not emits:
+            if not command["last"]:
                 continue
             total = None
             if phase != Phase.SCORES:
@@ -294,10 +293,10 @@ class Attention(wiring.Component):
 
 def _check_parts(command: Mapping[str, int], summed: int) -> None:
     """Raise ValueError where a command does not go on with the `summed` queries of the one before it as it should."""
-    dense = command["phase"] == Phase.DENSE
-    if dense and not (command["first"] and command["last"]) and command["tiles"] != 1:
-        raise ValueError("only a DENSE of one tile may be split over commands")
-    if (command["queries"] if dense and not command["first"] else 0) != summed:
+    whole = command["first"] and command["last"]
+    if not whole and (command["phase"] != Phase.DENSE or command["tiles"] != 1):
+        raise ValueError("only a DENSE of one tile may begin without first=1 or end without last=1")
+    if (0 if command["first"] else command["queries"]) != summed:
         raise ValueError(f"{Phase(command['phase']).name} of {command['queries']} queries behind sums of {summed}")
 
 

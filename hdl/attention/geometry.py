@@ -88,8 +88,8 @@ class AttentionGeometry:
     def command_layout(self) -> data.StructLayout:
         """A command: four nested loops of LOADs and RUNs (see hdl.attention.attention).
 
-        first: DENSE starts from the bias, else it goes on with the sums of the command before; SCORES loads tables for
-        every RUN, else for all RUNs of a plane. last: results of DENSE leave, else sums stay. Ignored elsewhere.
+        first: sums start from the bias, else they go on from those of the command before. last: results leave, else
+        sums stay. Both are 1 but in DENSE. split: every RUN of SCORES has its own tables, else a plane shares them.
         """
         tiles = max(self.key_columns, -(-MAX_HEAD_CHANNELS // self.array.columns))
         groups = max(self.key_rows, -(-MAX_HEAD_CHANNELS // self.array.rows))
@@ -105,6 +105,7 @@ class AttentionGeometry:
                 "runs": range(STREAMED_PLANES_MAX + 1),
                 "first": unsigned(1),
                 "last": unsigned(1),
+                "split": unsigned(1),
             }
         )
 

@@ -17,8 +17,8 @@ LOOPS = ("runs", "planes", "groups", "tiles")
 class AttentionSequencer(wiring.Component):
     """Per tile, group and plane one LOAD, then `runs` RUNs of all queries with a LOAD of scales alone in between.
 
-    SCORES with `first` have a LOAD of tables before every RUN, run r from `codebook` + r.
-    The first RUN of a tile starts from its bias, the last emits results; in DENSE only with `first` and `last`.
+    With `split` there is a LOAD of tables before every RUN, run r from `codebook` + r.
+    The first RUN of a tile starts from its bias (with `first`), the last one emits results (with `last`).
     `o_command` feeds hdl.sequencer. `o_keep` goes with a LOAD that takes new scales and leaves the tables as they are.
     `o_mix`: the RUN that is active takes codes of P. `o_outward`: its results are no logits and leave the unit.
     The next command is taken while the last RUN of this one is active, so no cycle is lost between them.
@@ -43,14 +43,12 @@ class AttentionSequencer(wiring.Component):
         limits = self._geometry.command_layout.members
         m.submodules.loops = loops = Loops([(1 << Shape.cast(limits[name]).width) - 1 for name in LOOPS])
         command = self.i_command.payload
-        codebook, first_codebook, queries = (
-            Signal.like(command[field], name=name, reset_less=True)
-            for name, field in (("codebook", "codebook"), ("first_codebook", "codebook"), ("queries", "queries"))
+        codebook, queries, starts, emits, split = (
+            Signal.like(command[name], name=name, reset_less=True)
+            for name in ("codebook", "queries", "first", "last", "split")
         )
-        # What the fields phase, first and last come to.
-        mix, outward, starts, emits, reload = (
-            Signal(name=name, reset_less=True) for name in ("mix", "outward", "starts", "emits", "reload")
-        )
+        first_codebook = Signal.like(codebook, reset_less=True)
+        mix, outward = Signal(reset_less=True), Signal(reset_less=True)
         active, running, taken = Signal(), Signal(), Signal()
         output = self.o_command.payload
         begins, ends = loops.first[:3].all(), loops.ends[2]
@@ -60,7 +58,7 @@ class AttentionSequencer(wiring.Component):
             self.o_idle.eq(~active),
             self.o_command.valid.eq(active),
             taken.eq(active & self.o_command.ready),
-            self.o_keep.eq(~loops.first[0] & ~reload),
+            self.o_keep.eq(~loops.first[0] & ~split),
             output.opcode.eq(Mux(running, Opcode.RUN, Opcode.LOAD)),
             output.codebook.eq(codebook),
             output.load_bias.eq(first),
@@ -78,9 +76,9 @@ class AttentionSequencer(wiring.Component):
                 codebook.eq(command.codebook),
                 first_codebook.eq(command.codebook),
                 queries.eq(command.queries),
-                starts.eq((command.phase != Phase.DENSE) | command.first),
-                emits.eq((command.phase != Phase.DENSE) | command.last),
-                reload.eq((command.phase == Phase.SCORES) & command.first),
+                starts.eq(command.first),
+                emits.eq(command.last),
+                split.eq(command.split),
                 mix.eq(command.phase == Phase.MIX),
                 outward.eq(command.phase != Phase.SCORES),
             ]
@@ -88,5 +86,5 @@ class AttentionSequencer(wiring.Component):
             m.d.sync += running.eq(~running)
         with m.If(loops.step):
             m.d.sync += [self.o_mix.eq(mix), self.o_outward.eq(outward), active.eq(~loops.ends[3])]
-            m.d.sync += codebook.eq(Mux(loops.ends[0], first_codebook, codebook + reload))
+            m.d.sync += codebook.eq(Mux(loops.ends[0], first_codebook, codebook + split))
         return m

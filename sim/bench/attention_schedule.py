@@ -7,7 +7,7 @@ Nibbles. K and V are stationary, in signed nibbles; the high one is a plane of i
 Q_SHIFT and streamed as nibbles 0..15, all on the tables of one codebook; sixteen levels that fit the array directly are
 streamed as codes, with their own codebook. Where two nibbles of a head's channels fit the rows, they stand side by
 side: one LOAD holds both nibbles of k, and three RUNs stream the pairs of equal weight, instead of two LOADs and four
-RUNs. With `reload` the shift is in the codebook of the high nibble instead, and every RUN has its LOAD: what a program
+RUNs. With `split` the shift is in the codebook of the high nibble instead, and every RUN has its LOAD: what a program
 does that does not know the keys beforehand.
 """
 
@@ -28,7 +28,7 @@ from sim.contract.layer import weight_nibbles
 
 Q_SHIFT = 128
 NIBBLES, Q_LEVELS, Q_HIGH = 0, 1, 1
-"""Codebooks: levels 0..15, and those of q where codes of q are streamed as they are; or, with `reload`, -8..7 for the
+"""Codebooks: levels 0..15, and those of q where codes of q are streamed as they are; or, with `split`, -8..7 for the
 high nibble of q and 0..15 for the low one behind it."""
 
 
@@ -100,11 +100,7 @@ class Plan:
     def output_transfers(self, geometry: AttentionGeometry) -> int:
         """Transfers of port `o`."""
         outward = [command for command in self.commands if command["phase"] != Phase.SCORES]
-        return sum(
-            command["tiles"] * command["queries"]
-            for command in outward
-            if command["phase"] == Phase.MIX or command["last"]
-        )
+        return sum(command["tiles"] * command["queries"] for command in outward if command["last"])
 
     def assemble(self, transfers: NDArray[np.int16], result: NDArray[np.int16]) -> None:
         """Puts transfers (n, columns) into the wide result (windows, queries, H * D)."""
@@ -126,11 +122,11 @@ def plan(
     geometry: AttentionGeometry,
     *,
     queries: int | None = None,
-    reload: bool = False,
+    split: bool = False,
 ) -> Plan:
     """The plan of all heads of all windows for codes uint8 (windows, tokens, H * D) by "q", "k", "v".
 
-    queries: how many of a window's queries, from the first on (default: all). reload: a LOAD for every RUN of q.
+    queries: how many of a window's queries, from the first on (default: all). split: a LOAD for every RUN of q.
     Raises UserError when P has other than 16
     codes or more nibbles than the unit, a scale exceeds the array's, or not even one query fits the buffers.
     """
@@ -144,14 +140,14 @@ def plan(
     nibbles = np.zeros((CODES, geometry.score_planes), np.uint8)
     nibbles[:, : attention.score_planes] = attention.score_nibbles()
     result = Plan(
-        codebooks=[low_plane_codebook(), *_codebooks_of_q(attention, reload)],
+        codebooks=[low_plane_codebook(), *_codebooks_of_q(attention, split)],
         thresholds=attention.thresholds,
         nibbles=nibbles,
         channels=attention.q.channels // attention.heads,
     )
     mixes: list[RowSet] = []
     for rows in _sets(attention, codes, geometry, queries):
-        _scores(result, attention, codes, geometry, rows, reload=reload)
+        _scores(result, attention, codes, geometry, rows, split=split)
         mixes.append(rows)
         if len(mixes) == 2:
             _mix(result, attention, codes, geometry, mixes.pop(0))
@@ -165,10 +161,10 @@ def _streams_codes(attention: Attention) -> bool:
     return levels.shape == (1, CODES) and int(np.abs(levels.astype(np.int64)).max()) <= LEVEL_MAX
 
 
-def _codebooks_of_q(attention: Attention, reload: bool) -> list[NDArray[np.int8]]:
+def _codebooks_of_q(attention: Attention, split: bool) -> list[NDArray[np.int8]]:
     if _streams_codes(attention):
         return [attention.q.levels[0]]
-    return [high_plane_codebook(), low_plane_codebook()] if reload else []
+    return [high_plane_codebook(), low_plane_codebook()] if split else []
 
 
 def _sets(
@@ -195,7 +191,7 @@ def _scores(
     geometry: AttentionGeometry,
     rows: RowSet,
     *,
-    reload: bool,
+    split: bool,
 ) -> None:
     array, width = geometry.array, result.channels
     channels = slice(rows.head * width, (rows.head + 1) * width)
@@ -211,12 +207,12 @@ def _scores(
     highest = scale * CODES ** (len(streamed) + len(stationary) - 2)
     if highest >= 1 << SCALE_BITS:
         raise UserError(f"{attention.name}: a logit scale of {highest} exceeds the array's {(1 << SCALE_BITS) - 1}")
-    shift = 0 if as_codes or reload else Q_SHIFT
+    shift = 0 if as_codes or split else Q_SHIFT
     offset = -shift * scale * k.astype(np.int64).sum(axis=1) >> (SCALE_FRACTION_BITS - BIAS_FRACTION_BITS)
 
     # Steps on the rows: (weights (keys, rows), [(codes (queries, rows), nibbles above the lowest pair)]) per LOAD.
     steps = []
-    side_by_side = not reload and len(streamed) == len(stationary) == 2 and 2 * width <= array.rows
+    side_by_side = not split and len(streamed) == len(stationary) == 2 and 2 * width <= array.rows
     if side_by_side:
         nothing = np.zeros_like(streamed[0])
         pairs = [(streamed[0], nothing), (streamed[1], streamed[0]), (nothing, streamed[1])]
@@ -234,7 +230,7 @@ def _scores(
         result.bias.append(_padded(offset[part], (array.columns,)))
         for weights, runs in steps:
             tables = _padded(weights[part].T, (array.rows, array.columns))
-            result.weights += [tables] * (len(runs) if reload else 1)
+            result.weights += [tables] * (len(runs) if split else 1)
             for plane, above in runs:
                 result.scale.append(np.full(array.columns, scale * CODES**above))
                 result.q.append(_padded(plane, (queries, array.rows)))
@@ -244,15 +240,16 @@ def _scores(
     result.commands.append(
         {
             "phase": Phase.SCORES,
-            "codebook": Q_LEVELS if as_codes else Q_HIGH if reload else NIBBLES,
+            "codebook": Q_LEVELS if as_codes else Q_HIGH if split else NIBBLES,
             "queries": queries,
             "keys": keys,
             "tiles": tiles,
             "groups": len(steps) // planes,
             "planes": planes,
             "runs": len(steps[0][1]),
-            "first": int(reload),
+            "first": 1,
             "last": 1,
+            "split": int(split),
         }
     )
     result.multiply_accumulates += queries * keys * width * len(streamed) * len(stationary)
@@ -292,7 +289,15 @@ def _mix(
                 for run in range(runs):
                     above = len(stationary) - 1 - high + runs - 1 - run
                     result.scale.append(_padded(scale[part] * CODES**above, (array.columns,)))
-    shape = {"tiles": tiles, "groups": groups, "planes": len(stationary), "runs": runs, "first": 1, "last": 1}
+    shape = {
+        "tiles": tiles,
+        "groups": groups,
+        "planes": len(stationary),
+        "runs": runs,
+        "first": 1,
+        "last": 1,
+        "split": 0,
+    }
     result.commands.append({"phase": Phase.MIX, "codebook": NIBBLES, "queries": queries, "keys": keys, **shape})
     result.sets.append(rows)
     result.multiply_accumulates += queries * keys * width * len(stationary) * runs

@@ -28,14 +28,14 @@ def compiled() -> CompiledAttention:
     return compile_attention()
 
 
-def work_of(compiled: CompiledAttention, case: str, *, reload: bool = False) -> tuple[Plan, NDArray[np.int16]]:
+def work_of(compiled: CompiledAttention, case: str, *, split: bool = False) -> tuple[Plan, NDArray[np.int16]]:
     """The plan of a case, and the contract's result (windows, tokens, H * D)."""
     generator = np.random.default_rng(1)
     operation = synthetic_attention(generator, **CASES[case])
     tokens = CASES[case]["side"] ** 2
     operands = synthetic_operands(generator, operation, windows=2, queries=tokens, keys=tokens)
     codes, expected = operation.run(*operands)
-    return plan(operation, codes, compiled.unit.geometry, reload=reload), expected.values
+    return plan(operation, codes, compiled.unit.geometry, split=split), expected.values
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -49,9 +49,9 @@ def test_attentions_equal_the_contract_in_every_bit(compiled: CompiledAttention,
     assert len(np.unique(result)) > 100
 
 
-@pytest.mark.parametrize("reload", [False, True], ids=["one LOAD for two RUNs", "a LOAD for every RUN"])
-def test_cycles_are_those_of_the_formula(compiled: CompiledAttention, reload: bool) -> None:
-    work, expected = work_of(compiled, "two row tiles", reload=reload)
+@pytest.mark.parametrize("split", [False, True], ids=["one LOAD for two RUNs", "a LOAD for every RUN"])
+def test_cycles_are_those_of_the_formula(compiled: CompiledAttention, split: bool) -> None:
+    work, expected = work_of(compiled, "two row tiles", split=split)
     run = run_plan(compiled, work)
     result = np.zeros_like(expected)
     work.assemble(run.transfers, result)

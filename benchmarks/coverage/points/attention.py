@@ -139,7 +139,7 @@ POINTS: Final = (
     _gather("reading waits for a place in the output", lambda at: at.reading & (at.full != 0) & ~at.fifo.o_room),
     _gather("nibbles wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),
     _sequencer("a LOAD of scales alone between two RUNs", lambda at: _load(at) & at.unit.o_keep),
-    _sequencer("a LOAD of tables between two RUNs", lambda at: _load(at) & ~at.loops.first[0] & at.reload),
+    _sequencer("a LOAD of tables between two RUNs", lambda at: _load(at) & ~at.loops.first[0] & at.split),
     _sequencer("a LOAD of tables with a bias", lambda at: _load(at) & ~at.unit.o_keep & at.first),
     _sequencer("a LOAD of tables without a bias", lambda at: _load(at) & ~at.unit.o_keep & ~at.first),
     _sequencer("one RUN is a whole tile", lambda at: _run(at) & at.first & at.last),

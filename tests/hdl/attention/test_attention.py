@@ -104,7 +104,7 @@ def test_tables_of_their_own_for_every_run_of_q(pressure: dict[str, Any]) -> Non
     rng = np.random.default_rng(8)
     operation = synthetic_attention(rng, heads=2, width=18, side=3, position="static")
     codes, expected = operation.run(*synthetic_operands(rng, operation, windows=1, queries=9, keys=9))
-    work = plan(operation, codes, GEOMETRY, reload=True)
+    work = plan(operation, codes, GEOMETRY, split=True)
     assert not any(row.any() for row in work.bias[: work.commands[0]["tiles"]])
     result = np.zeros_like(expected.values)
     work.assemble(outputs(work, GEOMETRY, seed=9, **pressure), result)
@@ -183,7 +183,7 @@ def dense(work: Plan, rng: np.random.Generator, tokens: int, codebooks: list[int
     """A column tile of a dense layer: a LOAD per codebook, `runs` RUNs on it."""
     array = GEOMETRY.array
     count = len(codebooks)
-    rest = dict.fromkeys(("keys", "tiles", "groups", "planes"), 1)
+    rest = {**dict.fromkeys(("keys", "tiles", "groups", "planes"), 1), "split": 0}
     ends = [{"first": int(number == 0), "last": int(number == count - 1)} for number in range(count)]
     return replace(
         work,
@@ -253,9 +253,12 @@ def test_commands_that_break_a_rule_have_no_model() -> None:
         (scores[:3], "more than 2 sets of SCORES wait"),
         (mixes[:1], "a MIX without SCORES before it"),
         ([{**scores[0], "queries": 20, "keys": 32}], "take 160 words, over logit_words=64"),
-        ([{**scores[0], "phase": Phase.DENSE, "tiles": 2, "first": 0}], "only a DENSE of one tile may be split"),
-        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1}], "DENSE of 3 queries behind sums of 0"),
-        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "first": 1, "last": 0}, scores[1]], "SCORES of 3 .* of 3"),
+        (
+            [{**scores[0], "phase": Phase.DENSE, "tiles": 2, "first": 0}],
+            "only a DENSE of one tile may begin without first=1",
+        ),
+        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "first": 0}], "DENSE of 3 queries behind sums of 0"),
+        ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "last": 0}, scores[1]], "SCORES of 3 .* of 3"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(work, commands=commands).modelled(GEOMETRY)
