@@ -20,7 +20,9 @@ class Command:
 
 
 COMMANDS: Final = {
-    "segment": Command("sim.segment", "segment what a box encloses on a picture, with the golden integer model"),
+    "segment": Command("sim.segment", "segment what a box encloses on a picture, with the integer model or a program"),
+    "compile": Command("sim.compiler.command", "compile the image encoder of a model to a program of the machine"),
+    "disasm": Command("sim.compiler.disassemble", "print a program of the machine, command by command"),
     "check": Command("sim.bench.check", "compare the simulated hardware with the golden model, bit for bit"),
 }
 

@@ -1,4 +1,4 @@
-"""`python -m sim segment`: the mask of a box on a picture, by the golden model."""
+"""`python -m sim segment`: the mask of a box on a picture, by the golden model or a program of the machine."""
 
 import argparse
 import hashlib
@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from sim.compiler.compile import Program, compile_encoder
+from sim.compiler.folder import ModelIdentity, read_program
+from sim.compiler.run import ProgramModel
 from sim.contract.errors import UserError
-from sim.contract.folder import read_folder
-from sim.golden import GoldenModel
+from sim.contract.folder import ModelFolder, read_folder
+from sim.golden import GoldenModel, Segmentation
 from sim.golden.parameters import Executed
+from sim.machine.presets import preset_of
 from sim.picture import Box, check_box, load_picture, overlay, save_picture
 from sim.record import write_json
 
@@ -31,7 +36,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     """Add the command's parser to the subparsers of `python -m sim`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "segment",
-        description="Segment what a box encloses on a picture, with the golden integer model.",
+        description="Segment what a box encloses on a picture, with the integer model.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -42,7 +47,18 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--overlay", metavar="PNG", type=Path, help="where to write the picture with mask and box")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the figures as JSON")
     parser.add_argument(
-        "--backend", choices=["golden"], default="golden", help="what computes (default: golden, the numpy model)"
+        "--backend",
+        choices=["golden", "executor"],
+        default="golden",
+        help="what computes the image encoder: golden, the numpy model (default); executor, the machine's program",
+    )
+    machine = parser.add_argument_group("executor")
+    machine.add_argument("--preset", metavar="NAME", help="compile the program for this machine")
+    machine.add_argument(
+        "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
+    )
+    machine.add_argument(
+        "--check-layers", action="store_true", help="run the golden encoder too and compare the result of every step"
     )
     return parser
 
@@ -72,17 +88,18 @@ def check_outputs(picture: Path, pngs: Sequence[Path], others: Sequence[Path]) -
             raise UserError(f"{path} is written as PNG; give it a name that ends in .png")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    pngs = [path for path in (arguments.out, arguments.overlay) if path is not None]
-    check_outputs(arguments.image, pngs, [arguments.json] if arguments.json is not None else [])
-    box = parse_box(arguments.box)
-    picture = load_picture(arguments.image)
-    height, width = picture.shape[:2]
-    check_box(box, width, height)
-    folder = read_folder(arguments.model)
-    model = GoldenModel.from_contents(folder)
+def check_backend(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options of a program without one, or the other way round."""
+    given = [name for name in ("preset", "program") if getattr(arguments, name) is not None]
+    if arguments.backend == "executor":
+        if not given:
+            raise UserError("--backend executor needs --preset NAME or --program PROGRAM_DIR")
+    elif given or arguments.check_layers:
+        option = given[0] if given else "check-layers"
+        raise UserError(f"--{option} is for --backend executor; add it, or leave the option out")
 
+
+def _segment_golden(model: GoldenModel, picture: NDArray[np.uint8], box: Box) -> Segmentation:
     encoder = set(model.encoder_layers())
     with tqdm(total=len(encoder), desc="image encoder", unit="operation") as progress:
 
@@ -90,7 +107,50 @@ def run(arguments: argparse.Namespace) -> int:
             if name in encoder:
                 progress.update()
 
-        result = model.segment(picture, box, operation_done)
+        return model.segment(picture, box, operation_done)
+
+
+def _segment_by_program(
+    arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel, picture: NDArray[np.uint8], box: Box
+) -> Segmentation:
+    program = _program(arguments, folder, model)
+    with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
+        machine = ProgramModel(
+            model, program, lambda _layer, _result: progress.update(), check_layers=arguments.check_layers
+        )
+        return machine.segment(picture, box)
+
+
+def _program(arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel) -> Program:
+    """The program that is named, or one made for the preset. Raises UserError when it is not of this model."""
+    if arguments.program is None:
+        return compile_encoder(model, preset_of(arguments.preset))
+    program, identity = read_program(arguments.program)
+    if identity != ModelIdentity.of_manifest(folder.manifest):
+        raise UserError(f"{arguments.program} is of another model than {arguments.model}; compile the program again")
+    if arguments.preset not in (None, program.preset.name):
+        raise UserError(
+            f"{arguments.program} is for preset {program.preset.name}, not {arguments.preset}; compile it for that one"
+        )
+    return program
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command. Returns the exit status; raises UserError for what the user can mend."""
+    pngs = [path for path in (arguments.out, arguments.overlay) if path is not None]
+    check_outputs(arguments.image, pngs, [arguments.json] if arguments.json is not None else [])
+    box = parse_box(arguments.box)
+    check_backend(arguments)
+    picture = load_picture(arguments.image)
+    height, width = picture.shape[:2]
+    check_box(box, width, height)
+    folder = read_folder(arguments.model)
+    model = GoldenModel.from_contents(folder)
+
+    if arguments.backend == "executor":
+        result = _segment_by_program(arguments, folder, model, picture, box)
+    else:
+        result = _segment_golden(model, picture, box)
 
     grey = result.mask.astype(np.uint8) * np.uint8(255)
     save_picture(Image.fromarray(grey), arguments.out)

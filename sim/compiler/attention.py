@@ -67,7 +67,7 @@ class RowSet:
 
 
 class AttentionLowering:
-    """One attention of `windows` windows of `tokens` tokens; `values` are addresses (windows * tokens, beats) by part."""
+    """One attention of `windows` windows of `tokens` tokens; results from the first token of `out` on."""
 
     def __init__(self, builder: Builder, attention: Attention, windows: int, tokens: int, out: Region) -> None:
         """Raises UserError for what the array or its buffers cannot hold."""
@@ -112,13 +112,13 @@ class AttentionLowering:
         builder, attention, preset = self.builder, self.attention, self.builder.preset
         plan = plan_codes(attention.q, preset.lanes)
         self.q = Codes(builder.memory.take(len(q) * plan.pitch), plan.pitch, plan.planes)
-        encode(builder, plan, q, lambda: builder.write_block(Port.ENCODED, self.q.address, len(q) * plan.pitch))
+        encode(builder, plan, q, self.q.address)
         builder.wait()
         # Column tiles of the last keys reach beyond them, into columns that are never looked at.
         beyond = -(-self.tokens // preset.columns) * preset.columns
-        self.k = self._operand(attention.k, k, self.k_planes, self.k_unit, self.tokens, beyond)
+        self.k = self._operand(attention.k, k, self.k_planes, unit=self.k_unit, kept=self.tokens, reached=beyond)
         whole = -(-self.tokens // preset.rows) * preset.rows
-        self.v = self._operand(attention.v, v, self.v_planes, self.v_unit, whole, whole)
+        self.v = self._operand(attention.v, v, self.v_planes, unit=self.v_unit, kept=whole, reached=whole)
         builder.wait()
         self._tables()
         if isinstance(attention.position, DecomposedBias):
@@ -131,7 +131,7 @@ class AttentionLowering:
             builder.memory.free(codes.address)
 
     def _operand(
-        self, encoder: Encoder, values: NDArray[np.int64], planes: int, unit: int, kept: int, reached: int
+        self, encoder: Encoder, values: NDArray[np.int64], planes: int, *, unit: int, kept: int, reached: int
     ) -> Operand:
         """Codes of k or v. kept: tokens of a window that have a place; those that are not there become zeros where
         `kept` counts more tokens than there are. reached: tokens that are read from a window's first on."""
@@ -150,12 +150,9 @@ class AttentionLowering:
                 builder,
                 plan_operand(encoder, planes, unit, present),
                 by_window[:, token].reshape(self.windows * count, -1),
-                lambda: builder.write_loops(
-                    Port.ENCODED,
-                    address + first * plan.pitch,
-                    (beats * count, builder.beat),
-                    (self.windows, window),
-                ),
+                address + first * plan.pitch,
+                (beats * count, builder.beat),
+                (self.windows, window),
             )
             builder.wait()
 
@@ -220,7 +217,7 @@ class AttentionLowering:
         """Address of a payload of one scale for all columns. Raises UserError where it does not fit 16 bits."""
         if scale >= 1 << SCALE_BITS:
             raise UserError(
-                f"{self.attention.name}: a scale of {scale} exceeds the array's {(1 << SCALE_BITS) - 1}; export it again"
+                f"{self.attention.name}: a scale of {scale} exceeds {(1 << SCALE_BITS) - 1}; export it again"
             )
         return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
 
@@ -259,7 +256,7 @@ class AttentionLowering:
                         read_codes(builder, self.q, token + place, rows.queries)
 
     def _keys(self, rows: RowSet, tile: int, block: int, plane: int) -> NDArray[np.int64]:
-        """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads' rows are zeros."""
+        """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads are zeros."""
         preset, k = self.builder.preset, self.k
         head = range(rows.head * self.width, (rows.head + 1) * self.width)
         group = np.arange(tile * preset.columns // k.group, (tile + 1) * preset.columns // k.group)
@@ -348,7 +345,7 @@ class AttentionLowering:
         vectors = Vectors(builder.memory.take(tokens * width * 4), width, 2 * bias.rows - 1, 2 * bias.columns - 1)
         for head in range(self.attention.heads):
             layer = self._position_layer(bias, head, width)
-            run_passes(builder, layer, self.q, tokens, vectors.address, width * 4)
+            run_passes(builder, layer, self.q, tokens, results=vectors.address, pitch=width * 4)
             builder.wait()
             self._run_sets(head, vectors)
             builder.wait()

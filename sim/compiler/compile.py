@@ -171,9 +171,14 @@ class Compiler:
                 raise UserError(f"{node.name} convolves a map that lies in pieces; the compiler takes whole maps")
             height, columns, _ = view.shape
             needed = input_rows(node, rows, height)
-            source = regions[view.source]
             lower_depthwise(
-                builder, operation, source, (needed.start, needed.stop), columns, out, (rows.start, rows.stop)
+                builder,
+                operation,
+                regions[view.source],
+                out,
+                columns=columns,
+                rows=(needed.start, needed.stop),
+                wanted=(rows.start, rows.stop),
             )
             return
         if isinstance(operation, Attention):

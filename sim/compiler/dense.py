@@ -1,6 +1,5 @@
 """Dense layers: codes of a block of tokens, then every column tile in passes of 4 bits."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +17,7 @@ from sim.machine.presets import MachinePreset
 
 DENSE: Final = 2
 """Phase of an array command."""
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -103,7 +103,7 @@ def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:
     )
 
 
-def run_passes(builder: Builder, layer: Passes, codes: Codes, tokens: int, results: int, pitch: int) -> None:
+def run_passes(builder: Builder, layer: Passes, codes: Codes, tokens: int, *, results: int, pitch: int) -> None:
     """The array's commands for `tokens` tokens of codes; results go to this address, tokens `pitch` bytes apart."""
     preset = builder.preset
     width = preset.columns * 2
@@ -142,7 +142,7 @@ def read_codes(builder: Builder, codes: Codes, address: int, tokens: int) -> Non
 
 
 def lower_dense(builder: Builder, layer: QuantizedLayer, values: NDArray[np.int64], out: Region, start: int) -> None:
-    """A layer on the tokens whose beats are at addresses (tokens, beats); results are tokens `start` and up of `out`."""
+    """A layer on the tokens whose beats are at addresses (tokens, beats); results are tokens `start` and up."""
     passes = layer_passes(builder, layer)
     plan = plan_codes(layer.encoder, builder.preset.lanes)
     depth = builder.preset.token_depth
@@ -150,12 +150,10 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: NDArray[np.int6
     codes = Codes(room, plan.pitch, plan.planes)
     for begin in range(0, len(values), depth):
         part = values[begin : begin + depth]
-        encode(
-            builder, plan, part, lambda size=part.shape[0] * plan.pitch: builder.write_block(Port.ENCODED, room, size)
-        )
+        encode(builder, plan, part, room)
         builder.wait()
         results = out.address + (start + begin - out.first) * out.pitch
-        run_passes(builder, passes, codes, len(part), results, out.pitch)
+        run_passes(builder, passes, codes, len(part), results=results, pitch=out.pitch)
     builder.wait()
     builder.memory.free(room)
 

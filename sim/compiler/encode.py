@@ -1,6 +1,5 @@
 """Wide values to packed codes in memory: what the encoder unit is told, and where its codes lie."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,8 +114,9 @@ def plan_operand(encoder: Encoder, planes: int, unit: int, present: int) -> Code
     return CodePlan(encoder.name, token * channels + channel, multiplier, addend, shift, tables, planes)
 
 
-def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], write: Callable[[], None]) -> None:
-    """Codes of the tokens whose beats are at addresses (tokens, beats); `write` gives the WRITEs that take them."""
+def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], address: int, *loops: tuple[int, int]) -> None:
+    """Codes of the tokens whose beats are at addresses (tokens, beats), written in these loops (Builder.write_loops),
+    one after the other where none are given."""
     # Tables first: what follows is the same for every block of tokens.
     slots = builder.encoder_tables(plan.tables, plan.name)
     builder.table(Port.ENCODER_ORDER, {"position": np.arange(plan.order.size), "channel": plan.order})
@@ -126,5 +126,8 @@ def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], write: C
     )
     builder.table(Port.ENCODER_TILE, {"tile": np.arange(len(slots)), "shift": plan.shift, "table": np.array(slots)})
     builder.send(Port.ENCODER_PLANES, planes=plan.planes)
-    write()
+    if loops:
+        builder.write_loops(Port.ENCODED, address, *loops)
+    else:
+        builder.write_block(Port.ENCODED, address, len(values) * plan.pitch)
     builder.read_tokens(Port.ENCODER_VALUES, values)

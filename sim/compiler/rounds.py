@@ -1,7 +1,7 @@
 """Rolls up what repeats: the same commands at addresses that grow evenly become a body and its REPEAT.
 
 Bodies are chosen by commands run per command stored, wherever they lie; what is left between them is searched again.
-Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: that is what the choice says.
+Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: hence the choice.
 """
 
 from dataclasses import replace
@@ -116,8 +116,6 @@ def roll(commands: list[Command], start: int) -> list[Command]:
         for one, step in zip(commands[body.start : end], growth.tolist(), strict=True):
             result.append(replace(one, base=steps.index(step) + 1) if step else one)
         a, b, c, d, e = [*steps, *[0] * (BASES - len(steps))]
-        result.append(
-            Command(Opcode.REPEAT, address=first * COMMAND_BYTES, rounds=body.rounds, steps=(a, b, c, d, e))
-        )
+        result.append(Command(Opcode.REPEAT, address=first * COMMAND_BYTES, rounds=body.rounds, steps=(a, b, c, d, e)))
         at = body.stop
     return result + commands[at:]

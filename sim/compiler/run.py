@@ -7,8 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiler.compile import Layer, Placed, Program
-from sim.contract.wide import Wide
+from sim.contract.errors import UserError
+from sim.contract.wide import Wide, to_wide
 from sim.executor import Executor
+from sim.golden.model import GoldenModel
+from sim.golden.parameters import Executed, Observer
 
 StepDone: TypeAlias = Callable[[Layer, NDArray[np.int16]], None]
 """Called as step_done(layer, result) after every step, result int16 of its shape."""
@@ -49,3 +52,59 @@ def run_encoder(program: Program, picture: Wide, step_done: StepDone | None = No
         step_done(layer, taken(memory, layer.result))
     executor.run(address)
     return Wide(taken(memory, program.embedding), program.embedding.exponent)
+
+
+class ProgramModel(GoldenModel):
+    """A golden model whose image encoder is a program on the executor; the rest of the network stays as it is.
+
+    step_done: called with every step of the program as it finishes. check_layers: run the golden encoder too, and
+    compare the result of every step.
+    """
+
+    def __init__(
+        self, golden: GoldenModel, program: Program, step_done: StepDone | None = None, *, check_layers: bool = False
+    ) -> None:
+        """Raises UserError when the program is for pictures of another size."""
+        super().__init__(golden.parameters, golden.architecture)
+        side = golden.architecture.input_format.side
+        if program.picture.shape != (side, side, 3):
+            raise UserError(f"the program takes pictures of {program.picture.shape}, the model {side} x {side} pixels")
+        self._program, self._step_done, self._check_layers = program, step_done, check_layers
+
+    def encode_wide(self, pixels: NDArray[np.float32], observer: Observer | None = None) -> Wide:
+        """As in GoldenModel; `observer` sees the golden encoder, which runs only where its layers are compared.
+
+        Raises UserError that names the first value of a step which differs.
+        """
+        wanted: dict[str, NDArray[np.int16]] = {}
+        if self._check_layers:
+            compared = {layer.names[-1] for layer in self._program.layers}
+
+            def keep(name: str, executed: Executed) -> None:
+                if name in compared:
+                    wanted[name] = executed.output.values
+                if observer is not None:
+                    observer(name, executed)
+
+            super().encode_wide(pixels, keep)
+
+        def done(layer: Layer, result: NDArray[np.int16]) -> None:
+            if self._check_layers:
+                check_layer(layer, result, wanted.pop(layer.names[-1]))
+            if self._step_done is not None:
+                self._step_done(layer, result)
+
+        picture = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), self.architecture.input_exponent)
+        return run_encoder(self._program, picture, done)
+
+
+def check_layer(layer: Layer, found: NDArray[np.int16], wanted: NDArray[np.int16]) -> None:
+    """Raises UserError that names the first value of a step's result which differs."""
+    tokens, expected = (values.reshape(-1, values.shape[-1]) for values in (found, wanted))
+    differing = np.argwhere(tokens != expected)
+    if len(differing):
+        token, channel = differing[0].tolist()
+        raise UserError(
+            f"{layer.names[-1]}: token {token}, channel {channel} is {tokens[token, channel]}, the golden model has "
+            f"{expected[token, channel]} ({len(differing)} of {tokens.size} values differ)"
+        )

@@ -44,7 +44,7 @@ def rows_of(shape: tuple[int, ...]) -> int:
 def chains(nodes: Sequence[Node], readers: Mapping[int, int], lanes: int) -> list[list[Node]]:
     """The operations in order, those together whose results only the next one reads, as they stand.
 
-    readers: how many inputs read each tensor. lanes: values of a beat. A chain begins with a dense layer or a LayerNorm.
+    readers: how many inputs read each tensor. lanes: values of a beat. A chain begins with a dense layer or a norm.
     """
     result: list[list[Node]] = []
     for node in nodes:

@@ -111,11 +111,9 @@ class Trace(Parameters):
         first = flat[:, :: self.lanes]
         source = int(np.searchsorted(self.bases, first.max(), side="right")) - 1
         base, shape = self.bases[source], self.shapes[source]
-        if flat.size == self.bases[source + 1] - base and np.array_equal(
-            flat.reshape(-1), np.arange(base, base + flat.size)
-        ):
-            if flat.shape[-1] == shape[-1]:
-                return View(source, numbers.shape)
+        whole = flat.shape[-1] == shape[-1] and flat.size == self.bases[source + 1] - base
+        if whole and np.array_equal(flat.reshape(-1), np.arange(base, base + flat.size)):
+            return View(source, numbers.shape)
         padding = first == 0
         offset = first - base
         self._check_beats(name, flat, first, padding)

@@ -84,9 +84,15 @@ def lower_activation(
 
 
 def lower_depthwise(
-    builder: Builder, depthwise: Depthwise, source: Region, rows: tuple[int, int], columns: int, out: Region,
+    builder: Builder,
+    depthwise: Depthwise,
+    source: Region,
+    out: Region,
+    *,
+    columns: int,
+    rows: tuple[int, int],
     wanted: tuple[int, int],
-) -> None:  # fmt: skip
+) -> None:
     """Rows wanted[0]..wanted[1] of the result from rows rows[0]..rows[1] of a map of `columns` columns.
 
     What the unit gives beyond the rows that are wanted, at the edges of a part of a map, is written where nobody reads.
