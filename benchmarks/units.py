@@ -66,6 +66,8 @@ CONFIGURATIONS: Final = (
     _of("softmax", lanes=8, code_bits=8),
     _of("reorder_buffer", preset="full", lanes=8, logit_words=1372),
     _of("code_gather", preset="full", lanes=8, code_words=784),
+    _of("position"),
+    _of("code_packer"),
     _of("attention", target_mhz=120.0, slow=True),
     _of("layer_norm"),
     _of("encoder", channels=2048),

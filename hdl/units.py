@@ -16,9 +16,11 @@ from hdl.array.product_table import ProductTables
 from hdl.attention.attention import Attention
 from hdl.attention.code_gather import CodeGather
 from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.position import PositionUnit
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
+from hdl.machine.code_packer import CodePacker
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
@@ -161,6 +163,8 @@ UNITS: Final[dict[str, Unit]] = {
     ),
     "reorder_buffer": Unit("column tiles of logits to rows of a softmax", _with_attention_geometry(ReorderBuffer)),
     "code_gather": Unit("rows of codes of P to row tiles of the array", _with_attention_geometry(CodeGather)),
+    "position": Unit("position biases of rows of the softmax, from a table or from vectors of queries", PositionUnit),
+    "code_packer": Unit("codes to nibble planes as memory holds them", CodePacker),
     "sdram_controller": Unit("SDR SDRAM of 16 bits behind the memory port", _sdram_controller),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
