@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from amaranth.hdl import Elaboratable, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.machine.fault import FAULT_LAYOUT, KIND_BITS
 from hdl.machine.fetch import FETCHED_LAYOUT
-from hdl.machine.jobs import Beats
+from hdl.machine.jobs import ADDRESS_BITS, Beats
 from hdl.parameters import require
-from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Opcode
+from sim.machine.commands import BASES, COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Opcode
 from sim.machine.faults import Fault
 
 PATIENCE_MAX: Final = 1 << 24
@@ -61,14 +61,14 @@ class Control(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """A command is checked on its way into a register; from there it is handed out."""
         m = Module()
-        opcodes = (Opcode.READ, Opcode.SEND, Opcode.WRITE, Opcode.WAIT, Opcode.STOP)
         checked = data.StructLayout(
             {
                 "move": self._beats.move_layout,
-                **{opcode.name: unsigned(1) for opcode in opcodes},
+                **{opcode.name: unsigned(1) for opcode in Opcode},
                 "kind": unsigned(KIND_BITS),
             }
         )
+        self._bases = [Signal(ADDRESS_BITS, name=f"base{number}") for number in range(1, BASES + 1)]
         held, valid, done = Signal(checked), Signal(), Signal()
         running, stopped = Signal(), Signal()
         fault = self.o_fault
@@ -84,6 +84,7 @@ class Control(wiring.Component):
         self._check(m, arriving)
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [held.eq(arriving), valid.eq(1)]
+            self._next_round(m, arriving.REPEAT)
         with m.Elif(done):
             m.d.sync += valid.eq(0)
         with m.If(valid & ~self.o_halt & (held.kind == 0)):
@@ -93,6 +94,8 @@ class Control(wiring.Component):
                 m.d.comb += [self.o_write.valid.eq(1), done.eq(self.o_write.ready)]
             with m.Elif(held.WAIT):
                 m.d.comb += done.eq(self.write_idle)
+            with m.Elif(held.REPEAT):
+                m.d.comb += done.eq(1)
             with m.Else():
                 m.d.comb += done.eq(self.write_idle & self.read_idle)
                 m.d.sync += stopped.eq(done)
@@ -107,6 +110,7 @@ class Control(wiring.Component):
         """The command on `i`, and the kind of its error."""
         fetched, beats = self.i.payload, self._beats
         command, move = fetched.command, arriving.move
+        address, bases = Signal(ADDRESS_BITS), [Const(0, ADDRESS_BITS), *self._bases]
         is_input, is_output, source, fits = Signal(), Signal(), Signal.like(move.port), Signal()
         with m.Switch(command.port):
             for number, size in self._inputs.items():
@@ -115,19 +119,20 @@ class Control(wiring.Component):
             for number, port in enumerate(self._outputs):
                 with m.Case(port):
                     m.d.comb += [is_output.eq(1), source.eq(number)]
-        for opcode in (Opcode.READ, Opcode.SEND, Opcode.WRITE, Opcode.WAIT, Opcode.STOP):
+        for opcode in Opcode:
             m.d.comb += arriving[opcode.name].eq(command.opcode == opcode)
         body = command.as_value()[len(command.as_value()) - len(move.body) :]
         m.d.comb += [
             move.send.eq(arriving.SEND),
             move.port.eq(Mux(arriving.WRITE, source, command.port)),
             move.size.eq(command.size),
-            move.address.eq(command.address[beats.offset_bits :]),
+            address.eq(command.address + Mux(command.base < len(bases), Array(bases)[command.base], 0)),
+            move.address.eq(address[beats.offset_bits :]),
             move.body.eq(body),
             move.where.eq(fetched.where),
         ]
         moving = arriving.READ | arriving.WRITE
-        offsets = [command.address, *command.strides]
+        offsets = [address, *command.strides]
         misaligned = 0
         for offset in offsets:
             misaligned = misaligned | offset[: beats.offset_bits].any()
@@ -136,18 +141,30 @@ class Control(wiring.Component):
             empty = empty | (count == 0)
         strange = Mux(arriving.WRITE, ~is_output, ~is_input | (arriving.SEND & ~fits))
         too_long = Mux(arriving.SEND, (command.size == 0) | (command.size > SEND_BYTES_MAX), command.size > DIMENSIONS)
+        nowhere = empty | (command.base > BASES)
         with m.If(fetched.error & ~fetched.outside):
             m.d.comb += arriving.kind.eq(Fault.MEMORY)
         with m.Elif(fetched.outside):
             m.d.comb += arriving.kind.eq(Fault.RANGE)
-        with m.Elif(~(moving | arriving.SEND | arriving.WAIT | arriving.STOP)):
+        with m.Elif(~Cat(arriving[opcode.name] for opcode in Opcode).any()):
             m.d.comb += arriving.kind.eq(Fault.OPCODE)
         with m.Elif((moving | arriving.SEND) & strange):
             m.d.comb += arriving.kind.eq(Fault.PORT)
-        with m.Elif((moving & empty) | ((moving | arriving.SEND) & too_long)):
+        with m.Elif(fetched.refused | (moving & nowhere) | ((moving | arriving.SEND) & too_long)):
             m.d.comb += arriving.kind.eq(Fault.FIELD)
         with m.Elif(moving & misaligned):
             m.d.comb += arriving.kind.eq(Fault.ALIGNMENT)
+
+    def _next_round(self, m: Module, repeat: Any) -> None:
+        """A REPEAT has been taken: the next command finds the base registers of its round."""
+        fetched = self.i.payload
+        steps = fetched.command.as_value()[-ADDRESS_BITS * BASES :]
+        with m.If(repeat):
+            for number, base in enumerate(self._bases):
+                step = steps.word_select(number, ADDRESS_BITS)
+                m.d.sync += base.eq(Mux(fetched.again, base + step, 0))
+        with m.If(self.o_start):
+            m.d.sync += [base.eq(0) for base in self._bases]
 
     def _keep_first_fault(self, m: Module, held: Any, valid: Any, done: Any, watched: Any) -> None:
         """Errors of the other parts concern earlier commands, so they come first."""

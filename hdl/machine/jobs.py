@@ -24,7 +24,7 @@ COMMAND_LAYOUT: Final = data.StructLayout(
         "opcode": unsigned(8),
         "port": unsigned(8),
         "size": unsigned(8),
-        "unused": unsigned(8),
+        "base": unsigned(8),
         "address": unsigned(ADDRESS_BITS),
         "counts": data.ArrayLayout(unsigned(COUNT_BITS), DIMENSIONS),
         "strides": data.ArrayLayout(unsigned(ADDRESS_BITS), DIMENSIONS - 1),

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.geometry import ArrayGeometry
 from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry
+from hdl.attention.position import PositionUnit
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.machine.code_path import CodePath
 from hdl.machine.delivery import Weights
@@ -42,6 +43,8 @@ UNIT_PORTS: Final[dict[Port, tuple[str, str]]] = {
     Port.THRESHOLD: ("attention", "i_threshold"),
     Port.SCORE_LEVEL: ("attention", "i_level"),
     Port.RESULTS: ("attention", "o"),
+    Port.POSITION_COMMAND: ("position", "i_command"),
+    Port.POSITION_VALUES: ("position", "i"),
     Port.ENCODER_ORDER: ("codes", "i_order"),
     Port.ENCODER_CHANNEL: ("codes", "i_channels"),
     Port.ENCODER_TILE: ("codes", "i_tiles"),
@@ -119,6 +122,7 @@ class Machine(wiring.Component):
         preset = self._preset
         return {
             "attention": Attention(attention_geometry(preset)),
+            "position": PositionUnit(lanes=preset.lanes, keys=preset.keys),
             "codes": CodePath(lanes=preset.lanes, tables=preset.tables),
             "norm": LayerNormUnit(
                 lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=1
@@ -152,6 +156,7 @@ class Machine(wiring.Component):
         units = self._units()
         for name, unit in units.items():
             m.submodules[name] = unit
+        wiring.connect(m, units["position"].o, units["attention"].i_position)
         for port, (name, stream_name) in UNIT_PORTS.items():
             inner = getattr(units[name], stream_name)
             if is_output(port):

@@ -124,30 +124,32 @@ def run_program(
 def compile_machine(preset: MachinePreset, *, patience: int = PATIENCE, cache_folder: Path | None = None) -> Path:
     """The compiled simulation of a preset, from the cache when neither hardware nor tools have changed.
 
-    The key of the cache is the text of all hardware, not its Verilog, which takes longer to make than many a run.
+    Making Verilog takes longer than many a run, so a note in the cache says which model a state of the sources leads
+    to; the model itself goes by its Verilog, so that edits which change no hardware compile nothing.
     Raises UserError when a tool is missing, BenchError when the compilation fails.
     """
-    identity = [
-        asdict(preset),
-        patience,
-        MAIN.read_text(),
-        _sources(),
-        tool_versions(),
-        VERILATOR_ARGUMENTS,
-        MAKE_ARGUMENTS,
-    ]
+    tools = [MAIN.read_text(), tool_versions(), VERILATOR_ARGUMENTS, MAKE_ARGUMENTS]
     root = default_cache() if cache_folder is None else cache_folder.resolve()
-    folder = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]
     root.mkdir(parents=True, exist_ok=True)
+    note = root / f"{_digest([asdict(preset), patience, _sources(), tools])}.machine"
+    if note.is_file() and (binary := root / note.read_text() / BINARY).is_file():
+        return binary
+    source = verilog_of(MachinePins(preset, patience=patience), TOP)
+    name = _digest([source, tools])
+    folder = root / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / BINARY).is_file():
             with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
-                source = verilog_of(MachinePins(preset, patience=patience), TOP)
                 built = _build(source, Path(scratch))
                 folder.mkdir(exist_ok=True)
                 shutil.move(built, folder / BINARY)
+    note.write_text(name)
     return folder / BINARY
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
 
 def _sources() -> list[tuple[str, str]]:

@@ -32,8 +32,8 @@ def read(port: int, address: int, counts: Sequence[int], strides: Sequence[int] 
     return replace(command, **fields) if fields else command
 
 
-def write(port: int, address: int, counts: Sequence[int], strides: Sequence[int] = ()) -> Command:
-    command = read(port, address, counts, strides)
+def write(port: int, address: int, counts: Sequence[int], strides: Sequence[int] = (), base: int = 0) -> Command:
+    command = read(port, address, counts, strides, base=base)
     return replace(command, opcode=Opcode.WRITE)
 
 
@@ -144,6 +144,7 @@ def raw(opcode: int, port: int, **fields: int) -> bytes:
     """A command with bytes that Command refuses."""
     word = bytearray(read(Port.COPY, AT, (1,)).encode())
     word[0], word[1], word[2] = opcode, port, fields.get("size", 0)
+    word[3] = fields.get("base", 0)
     for index in range(4):
         word[8 + 2 * index : 10 + 2 * index] = fields.get(f"count{index}", 1).to_bytes(2, "little")
     return bytes(word)
@@ -157,7 +158,7 @@ LATE = [write(Port.COPIED, 3072, (4,)), read(Port.COPY, AT, (4,)), STOP]
     ("kind", "command"),
     [
         (Fault.OPCODE, raw(0, 1)),
-        (Fault.OPCODE, raw(6, 1)),
+        (Fault.OPCODE, raw(7, 1)),
         (Fault.OPCODE, raw(255, 1)),
         (Fault.PORT, raw(1, 99)),
         (Fault.PORT, raw(1, 64)),
@@ -169,6 +170,7 @@ LATE = [write(Port.COPIED, 3072, (4,)), read(Port.COPY, AT, (4,)), STOP]
         (Fault.FIELD, raw(3, SMALL, size=25)),
         (Fault.FIELD, raw(1, 1, size=5)),
         (Fault.FIELD, raw(1, 1, count0=0)),
+        (Fault.FIELD, raw(1, 1, base=6)),
         (Fault.FIELD, raw(2, 64, count3=0)),
         (Fault.ALIGNMENT, read(Port.COPY, AT + 8, (1,))),
         (Fault.ALIGNMENT, write(Port.COPIED, 2048 + 1, (1,))),
@@ -195,6 +197,77 @@ def test_memory_errors() -> None:
     assert (outcome.fault, outcome.where) == (Fault.MEMORY, 0)
     outcome = run(DATA[:0], size=4096, real_size=16)
     assert (outcome.fault, outcome.where) == (Fault.MEMORY, 0)
+
+
+def repeat(body: int, rounds: int, *steps: int) -> Command:
+    a, b, c, d, e = (*steps, *[0] * (5 - len(steps)))
+    return Command(Opcode.REPEAT, address=32 * body, rounds=rounds, steps=(a, b, c, d, e))
+
+
+@pytest.mark.parametrize("noise", [{}, NOISE])
+def test_rounds_move_the_base_registers(noise: dict[str, Any]) -> None:
+    """Bodies of two, one and three commands; the last two with rounds so short that fetch has gone beyond them."""
+    inner = [
+        write(Port.COPIED, 2048, (3,), base=1),
+        read(Port.COPY, AT + 512, (3,), base=5),
+        repeat(0, 5, 64, 0, 0, 0, -48),
+        write(Port.COPIED, 2560, (6,)),
+        read(Port.COPY, AT + 16, (1,), base=2),
+        repeat(4, 6, 0, 32),
+        write(Port.COPIED, 3072, (2,), base=3),
+        read(Port.COPY, AT, (1,), base=4),
+        read(Port.COPY, AT, (1,), base=3),
+        repeat(6, 4, 0, 0, 48, 112),
+        write(Port.COPIED, 3584, (1,), base=1),
+        read(Port.COPY, AT + 32, (1,), base=2),
+        repeat(10, 1, 16, 16),
+        STOP,
+    ]
+    outcome = run(image(inner, DATA, AT), **noise)
+    assert outcome.fault == Fault.NONE
+    expected = bytearray(2048)
+
+    def put(at: int, source: int, beats: int) -> None:
+        expected[at : at + 16 * beats] = DATA[source : source + 16 * beats]
+
+    for index in range(5):
+        put(64 * index, 512 - 48 * index, 3)
+    for index in range(6):
+        put(512 + 16 * index, 16 + 32 * index, 1)
+    for index in range(4):
+        put(1024 + 48 * index, 112 * index, 1)
+        put(1024 + 48 * index + 16, 48 * index, 1)
+    put(1536, 32, 1)
+    assert outcome.memory[2048:] == bytes(expected)
+
+
+def test_fault_in_a_later_round_tells_its_command() -> None:
+    program = [*GOOD, write(Port.COPIED, 2048 + 64, (1,), base=1), read(Port.COPY, AT, (1,)), repeat(3, 9, -48), STOP]
+    outcome = run(image(program, DATA, AT))
+    assert (outcome.fault, outcome.where) == (Fault.PROTECTED, 32 * len(GOOD))
+    program[3] = write(Port.COPIED, 2048 + 64, (1,), base=1)
+    program[5] = repeat(3, 9, 8)
+    outcome = run(image(program, DATA, AT))
+    assert (outcome.fault, outcome.where) == (Fault.ALIGNMENT, 32 * len(GOOD))
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [replace(repeat(0, 2), address=32 * 3)],
+        [replace(repeat(0, 2), address=40)],
+        [bytes([6, *[0] * 31])],
+        [repeat(0, 2), repeat(2, 2)],
+    ],
+)
+def test_bodies_that_do_not_exist(ending: list[Command | bytes]) -> None:
+    program = [*GOOD, *ending, *LATE]
+    if len(ending) == 2:  # the second encloses the first, which is done again within it
+        program = [*GOOD, repeat(3 - 1, 2), repeat(2, 2), *LATE]
+    outcome = run(image(program, DATA, AT))
+    assert outcome.fault == Fault.FIELD
+    assert outcome.where == 32 * len(GOOD)
+    assert outcome.memory[3072:] == bytes(1024)
 
 
 def test_program_without_end() -> None:
