@@ -88,6 +88,7 @@ class Executor:
         self._unit_of: Final = {port: unit for unit in self._units for port in unit.inputs}
         self._payload_bytes: Final = {port: payload_bytes(port, preset) for port in Port}
         self._writes: deque[_Write] = deque()
+        self._decoded: Final[dict[bytes, Command]] = {}
         self._bases = [0] * (BASES + 1)
         self._rounds_done = 0
         self._body_end = 0
@@ -133,6 +134,15 @@ class Executor:
         if not 0 <= where <= self._memory.bytes.size - COMMAND_BYTES:
             raise MachineError(Fault.RANGE, where, "the program runs out of memory without STOP")
         word = self._memory.bytes[where : where + COMMAND_BYTES].tobytes()
+        command = self._decoded.get(word)
+        if command is None:
+            command = self._decoded[word] = self._checked(word, where)
+        if command.base:
+            address = (command.address + self._bases[command.base]) % (1 << ADDRESS_BITS)
+            command = replace(command, address=address)
+        return command
+
+    def _checked(self, word: bytes, where: int) -> Command:
         try:
             command = decode(word)
         except UserError as error:
@@ -142,8 +152,6 @@ class Executor:
             raise MachineError(Fault.PORT, where, f"{command.opcode.name} cannot use port {command.port.name}")
         if command.base > BASES:
             raise MachineError(Fault.FIELD, where, f"there is no base register {command.base}")
-        if command.base:
-            command = replace(command, address=(command.address + self._bases[command.base]) % (1 << ADDRESS_BITS))
         if 0 in command.counts or command.token_dims > DIMENSIONS:
             raise MachineError(Fault.FIELD, where, f"counts {command.counts}, token_dims {command.token_dims}")
         if command.opcode == Opcode.SEND:

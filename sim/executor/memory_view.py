@@ -1,7 +1,6 @@
 """Beats of memory that a READ or WRITE moves: four nested loops as one strided view."""
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from sim.executor.unit import MachineError
@@ -34,10 +33,11 @@ class MemoryView:
         shape = command.counts[::-1]
         first = command.address // self._beat
         steps = tuple(stride // self._beat if n > 1 else 0 for n, stride in self._loops(command))[::-1]
-        if self._written and as_strided(self._fresh[first:], shape, steps).any():
+        if self._written and np.ndarray(shape, np.bool_, self._fresh, first, steps).any():
             raise MachineError(None, where, "the READ takes what a WRITE since the last WAIT has written")
         strides = (*(step * self._beat for step in steps), 1)
-        return as_strided(self._beats[first:], (*shape, self._beat), strides).reshape(-1, self._beat)
+        view: NDArray[np.uint8] = np.ndarray((*shape, self._beat), np.uint8, self.bytes, command.address, strides)
+        return view.reshape(-1, self._beat)
 
     def places(self, command: Command, where: int) -> NDArray[np.int64]:
         """Numbers int64 (beats,) of a WRITE's beats, in order. Raises MachineError as `read`, also below writable."""
