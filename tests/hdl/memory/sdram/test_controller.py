@@ -12,6 +12,7 @@ import pytest
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
 from hdl.memory.sdram.controller import SdramController
+from hdl.memory.sdram.limits import refresh_wait
 from hdl.memory.sdram.pins import Command
 from hdl.memory.sdram.rules import Rule
 from hdl.memory.sdram.timing import PARTS, SdramCycles, SdramPart
@@ -83,12 +84,15 @@ def test_latency_of_an_open_row(run: Any, cycles: SdramCycles, beat_bits: int) -
     assert min(latencies) == 6 + cycles.cas_latency + beat_bits // 16
 
 
-@pytest.mark.parametrize("todo", [[], [(address * 37 % 1000, address % 3 or None) for address in range(300)]])
-def test_refresh_is_kept(run: Any, cycles: SdramCycles, todo: list[tuple[int, int | None]]) -> None:
-    found, _ = run(todo, idle=4 * cycles.refresh_interval)
-    refreshes = [cycle for cycle, command in found.commands if command == Command.REFRESH]
-    elapsed = refreshes[-1] - refreshes[cycles.initial_refreshes - 1]
-    assert len(refreshes) - cycles.initial_refreshes >= elapsed // cycles.refresh_interval >= 2
+@pytest.mark.parametrize("stride", [0, 256, 1024])
+def test_refresh_is_kept_and_never_later_than_the_bound(run: Any, cycles: SdramCycles, stride: int) -> None:
+    # In turns a READ and a WRITE, with strides 256 and 1024 each in another row, with 1024 always of the same bank.
+    todo = [(stride * count % 4096, count if count % 2 else None) for count in range(200)]
+    found, controller = run(todo)
+    refreshes = [cycle for cycle, command in found.commands if command == Command.REFRESH][cycles.initial_refreshes :]
+    assert len(refreshes) == found.accepted[-1] // cycles.refresh_interval >= 2
+    late = [cycle % cycles.refresh_interval for cycle in refreshes]
+    assert max(late) <= refresh_wait(controller.address, cycles)
     assert found.violations == set()
 
 
