@@ -40,11 +40,11 @@ def write(s: Statement, levels: list[int]) -> None:
         control.capture.eq(number == 0),
         control.clear.eq(step.clear),
         control.advance.eq(step.advance),
-        control.subtract.eq(step.subtract),
+        sweep.subtract.eq(step.subtract.replicate(len(sweep.subtract))),
         control.code.eq(step.code),
         control.enable.eq(step.write & running),
     ]
-    row, column = GEOMETRY.sweep_rows - 1, GEOMETRY.column_group - 1
+    row, column = GEOMETRY.loader_rows - 1, GEOMETRY.column_group - 1
     weight = Signal(signed(4))
     with s.m.If(number == 0):
         s.m.d.sync += weight.eq(sweep.weights[row][column])

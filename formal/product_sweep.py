@@ -18,16 +18,18 @@ def write(s: Statement) -> None:
     s.unit(sweep)
     s.drive(sweep.control, "control")
     s.drive(sweep.weights, "weights")
+    subtract = s.free("subtract")
+    s.m.d.comb += sweep.subtract.eq(subtract.replicate(len(sweep.subtract)))
     control = sweep.control
     position, moved = (Signal(signed(6), name=name) for name in ("position", "moved"))
     weight = Signal(signed(4))
     s.m.d.comb += moved.eq(
-        Mux(control.clear, 0, Mux(control.advance, Mux(control.subtract, position - 1, position + 1), position))
+        Mux(control.clear, 0, Mux(control.advance, Mux(subtract, position - 1, position + 1), position))
     )
     s.assume(~control.capture | control.clear)
     s.assume((moved <= LEVEL_MAX) & (moved >= -LEVEL_MAX))
     s.m.d.sync += position.eq(moved)
-    row, column = GEOMETRY.sweep_rows - 1, GEOMETRY.column_group - 1
+    row, column = GEOMETRY.loader_rows - 1, GEOMETRY.column_group - 1
     with s.m.If(control.capture):
         s.m.d.sync += weight.eq(sweep.weights[row][column])
     product = sweep.write.products[row][column]

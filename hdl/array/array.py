@@ -63,32 +63,17 @@ class Array(wiring.Component):
         m.d.comb += self.o_busy.eq(loader.o_busy)
         hops = chain(m, self.codes, geometry.column_groups, "codes")
         for group in range(geometry.column_groups):
-            products = self._products(m, group, hops[group + 1], loader.writes[group])
+            tables = ProductTables(
+                rows=geometry.rows,
+                columns=geometry.column_group,
+                loader_rows=geometry.loader_rows,
+                table_bits=geometry.table_bits,
+            )
+            m.submodules[f"tables{group}"] = tables
+            m.d.comb += [tables.codes.eq(hops[group + 1]), tables.write.eq(loader.writes[group])]
             for lane in range(geometry.column_group):
                 column = group * geometry.column_group + lane
                 m.submodules[f"tree{column}"] = tree = AdderTree(inputs=geometry.rows, width=geometry.table_bits)
-                m.d.comb += [tree.i[row].eq(products[row][lane]) for row in range(geometry.rows)]
+                m.d.comb += [tree.i[row].eq(tables.products[row][lane]) for row in range(geometry.rows)]
                 m.d.comb += self.sums[column].eq(tree.o)
         return m
-
-    def _products(self, m: Module, group: int, codes: Any, writes: Any) -> list[Any]:
-        """products[row][lane] of one column group: the tables of sweep_rows loader rows share what writes them."""
-        geometry = self._geometry
-        products: list[Any] = [None] * geometry.rows
-        for sweep in range(geometry.sweeps):
-            rows = [
-                row_group * geometry.loader_rows + sweep * geometry.sweep_rows + lane
-                for row_group in range(geometry.row_groups)
-                for lane in range(geometry.sweep_rows)
-            ]
-            m.submodules[f"tables{group}_{sweep}"] = tables = ProductTables(
-                rows=len(rows),
-                columns=geometry.column_group,
-                loader_rows=geometry.sweep_rows,
-                table_bits=geometry.table_bits,
-            )
-            m.d.comb += tables.write.eq(writes[sweep])
-            for number, row in enumerate(rows):
-                m.d.comb += tables.codes[number].eq(codes[row])
-                products[row] = tables.products[number]
-        return products

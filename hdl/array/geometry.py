@@ -18,10 +18,6 @@ CODEBOOKS_MAX: Final = 32
 COLUMN_GROUPS_MAX: Final = 8
 """Hops of the broadcast: with more, a tile could be loaded faster than its scales reach the last group."""
 
-SWEEP_ROWS: Final = 4
-"""Loader rows whose running adders and tables share a copy of the loader's control: with 32 rows on one register
-the 64 x 32 array routed at 99 MHz, 8 ns of it on that register's net."""
-
 CODE_BITS: Final = (CODES - 1).bit_length()
 """Width of an activation code."""
 
@@ -69,16 +65,6 @@ class ArrayGeometry:
     def row_groups(self) -> int:
         """Groups of loader_rows rows, filled one after another."""
         return self.rows // self.loader_rows
-
-    @property
-    def sweep_rows(self) -> int:
-        """Loader rows that share a copy of the loader's control."""
-        return min(SWEEP_ROWS, self.loader_rows)
-
-    @property
-    def sweeps(self) -> int:
-        """Copies of the loader's control per column group."""
-        return self.loader_rows // self.sweep_rows
 
     @property
     def column_groups(self) -> int:

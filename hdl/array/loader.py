@@ -20,7 +20,7 @@ from hdl.array.sweep import (
 from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.carry import AddSubtract
 from hdl.ecp5.register_copies import RegisterCopies
-from hdl.pipeline import delay
+from hdl.pipeline import chain, delay
 
 __all__ = ["ProductSweep", "TableLoader", "codebook_word_layout", "sweep_program", "sweep_steps", "weights_layout"]
 
@@ -29,6 +29,16 @@ WEIGHT_BITS = 4
 
 LANES_PER_CHAIN = 2
 """Running adders that share a carry chain, which fills its cells without making it long."""
+
+ROWS_PER_COPY = 4
+"""Loader rows whose adders share a copy of a step's `subtract`: the one bit of a step that is used before the next
+register. With 32 rows on one register the 64 x 32 array routed at 99 MHz, 8 ns of it on that register's net. The other
+bits stay single: as clock enables and resets they would split the flip-flops into more sets than a tile can hold."""
+
+
+def _copies(geometry: ArrayGeometry) -> int:
+    """Copies of `subtract` in a column group."""
+    return -(-geometry.loader_rows // ROWS_PER_COPY)
 
 
 def weights_layout(geometry: ArrayGeometry) -> data.ArrayLayout:
@@ -41,24 +51,13 @@ def codebook_word_layout(geometry: ArrayGeometry) -> data.StructLayout:
     return data.StructLayout({"address": range(geometry.codebooks * STEPS_PER_CODEBOOK), "step": unsigned(STEP_BITS)})
 
 
-def sweep_write_layout(geometry: ArrayGeometry) -> data.StructLayout:
-    """What one ProductSweep writes: an entry of its rows' tables in one of the row groups."""
-    return table_write_layout(
-        rows=geometry.row_groups * geometry.sweep_rows,
-        columns=geometry.column_group,
-        loader_rows=geometry.sweep_rows,
-        table_bits=geometry.table_bits,
-    )
-
-
 def _control_layout(geometry: ArrayGeometry) -> data.StructLayout:
-    """What one step asks of the running adders."""
+    """What one step asks of the running adders of a column group."""
     return data.StructLayout(
         {
             "capture": unsigned(1),
             "clear": unsigned(1),
             "advance": unsigned(1),
-            "subtract": unsigned(1),
             "enable": unsigned(geometry.row_groups),
             "code": unsigned(4),
         }
@@ -66,8 +65,9 @@ def _control_layout(geometry: ArrayGeometry) -> data.StructLayout:
 
 
 class ProductSweep(wiring.Component):
-    """The running adders of sweep_rows loader rows in one column group: that many weights and products.
+    """The running adders of one column group: loader_rows x column_group weights and products.
 
+    `subtract` belongs to `control`, one bit for every ROWS_PER_COPY rows, all alike.
     `control` in cycle t changes weights (capture) and products (clear, advance) at its end; the write that
     belongs to the step is on `write` in cycle t + 1, together with the new products.
     """
@@ -78,8 +78,16 @@ class ProductSweep(wiring.Component):
         super().__init__(
             {
                 "control": In(_control_layout(geometry)),
-                "weights": In(data.ArrayLayout(data.ArrayLayout(signed(WEIGHT_BITS), columns), geometry.sweep_rows)),
-                "write": Out(sweep_write_layout(geometry)),
+                "subtract": In(_copies(geometry)),
+                "weights": In(data.ArrayLayout(data.ArrayLayout(signed(WEIGHT_BITS), columns), geometry.loader_rows)),
+                "write": Out(
+                    table_write_layout(
+                        rows=geometry.rows,
+                        columns=columns,
+                        loader_rows=geometry.loader_rows,
+                        table_bits=geometry.table_bits,
+                    )
+                ),
             }
         )
 
@@ -91,12 +99,12 @@ class ProductSweep(wiring.Component):
         code = Signal(4, reset_less=True)
         m.d.sync += [enable.eq(control.enable), code.eq(control.code)]
         m.d.comb += [self.write.enable.eq(enable), self.write.code.eq(code)]
-        for row in range(geometry.sweep_rows):
+        for row in range(geometry.loader_rows):
             for start in range(0, geometry.column_group, LANES_PER_CHAIN):
                 columns = range(start, min(start + LANES_PER_CHAIN, geometry.column_group))
                 adder = AddSubtract(width=geometry.table_bits, b_width=WEIGHT_BITS, lanes=len(columns))
                 m.submodules[f"adder{row}_{start}"] = adder
-                m.d.comb += adder.subtract.eq(control.subtract)
+                m.d.comb += adder.subtract.eq(self.subtract[row // ROWS_PER_COPY])
                 for lane, column in enumerate(columns):
                     weight = Signal(signed(WEIGHT_BITS), name=f"weight{row}_{column}", reset_less=True)
                     product = Signal(signed(geometry.table_bits), name=f"product{row}_{column}", reset_less=True)
@@ -123,9 +131,7 @@ class TableLoader(wiring.Component):
     column group 0's register 3 cycles after its fall (and in group j, j cycles later) see the new tables.
 
     Steps travel from column group to column group, one hop per cycle, like the codes do; so a sweep may start
-    while the last codes are still on their way through the array. Every hop is one register per ProductSweep.
-
-    writes[group][sweep] belongs to the rows row_group * loader_rows + sweep * sweep_rows + 0..sweep_rows-1.
+    while the last codes are still on their way through the array.
 
     Cycles from the transfer on `i` to the first cycle with o_busy = 0, weights never late:
     row_groups * sweep_steps + 2. Area: loader_rows * columns running adders.
@@ -137,17 +143,19 @@ class TableLoader(wiring.Component):
 
     def __init__(self, geometry: ArrayGeometry) -> None:
         self._geometry = geometry
+        write = table_write_layout(
+            rows=geometry.rows,
+            columns=geometry.column_group,
+            loader_rows=geometry.loader_rows,
+            table_bits=geometry.table_bits,
+        )
         super().__init__(
             {
                 "i": In(stream.Signature(range(geometry.codebooks))),
                 "i_codebook": In(stream.Signature(codebook_word_layout(geometry))),
                 "i_weights": In(stream.Signature(weights_layout(geometry))),
                 "o_busy": Out(1),
-                "writes": Out(
-                    data.ArrayLayout(
-                        data.ArrayLayout(sweep_write_layout(geometry), geometry.sweeps), geometry.column_groups
-                    )
-                ),
+                "writes": Out(data.ArrayLayout(write, geometry.column_groups)),
             }
         )
 
@@ -174,30 +182,33 @@ class TableLoader(wiring.Component):
         m.d.comb += [beside.issue.eq(issue), beside.first.eq(first), beside.row_group.eq(row_group)]
         beside = delay(m, beside, BlockRam.LATENCY, "beside", reset_less=False)
         m.d.comb += step.eq(program.read_data)
-        layout = _control_layout(geometry)
-        control = Signal(layout)
-        m.d.comb += [
+        control = Signal(_control_layout(geometry))
+        m.d.sync += [
             control.capture.eq(beside.issue & beside.first),
             control.clear.eq(step.clear),
             control.advance.eq(step.advance),
-            control.subtract.eq(step.subtract),
             control.code.eq(step.code),
             control.enable.eq(
                 Cat(beside.row_group[group] & beside.issue & step.write for group in range(geometry.row_groups))
             ),
         ]
-        for group in range(geometry.column_groups):
-            m.submodules[f"hop{group}"] = hop = RegisterCopies(width=layout.size, copies=geometry.sweeps)
-            m.d.comb += hop.i.eq(control)
-            for number in range(geometry.sweeps):
-                m.submodules[f"sweep{group}_{number}"] = sweep = ProductSweep(geometry)
-                m.d.comb += [sweep.control.eq(hop.o[number]), self.writes[group][number].eq(sweep.write)]
-                for row in range(geometry.sweep_rows):
-                    for column in range(geometry.column_group):
-                        source = self.i_weights.payload[number * geometry.sweep_rows + row]
-                        m.d.comb += sweep.weights[row][column].eq(source[group * geometry.column_group + column])
-            control = layout(hop.o[0])
-        m.d.comb += self.i_weights.ready.eq(control.capture)
+        controls = chain(m, control, geometry.column_groups - 1, "control", reset_less=False)
+        subtract = step.subtract
+        for group, hop in enumerate(controls):
+            m.submodules[f"subtract{group}"] = copies = RegisterCopies(width=1, copies=_copies(geometry))
+            m.submodules[f"sweep{group}"] = sweep = ProductSweep(geometry)
+            m.d.comb += [
+                copies.i.eq(subtract),
+                sweep.control.eq(hop),
+                sweep.subtract.eq(copies.o),
+                self.writes[group].eq(sweep.write),
+            ]
+            subtract = copies.o[0]
+            for row in range(geometry.loader_rows):
+                for column in range(geometry.column_group):
+                    source = self.i_weights.payload[row][group * geometry.column_group + column]
+                    m.d.comb += sweep.weights[row][column].eq(source)
+        m.d.comb += self.i_weights.ready.eq(controls[-1].capture)
         return m
 
     def _counter(self, m: Module) -> tuple[Any, Any, Any, Any, Any]:

@@ -41,7 +41,7 @@ SLOW_READER = BackPressure(stall=0.8)
 
 TABLE_ROW = 3
 FAULTY_COLUMN = 1
-VISIBLE = [(f"matmul.mac.array.tables0_0.row{TABLE_ROW}", "memory"), ("matmul.mac.rescale", f"scale{FAULTY_COLUMN}")]
+VISIBLE = [(f"matmul.mac.array.tables0.row{TABLE_ROW}", "memory"), ("matmul.mac.rescale", f"scale{FAULTY_COLUMN}")]
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_a_flipped_product_table_entry_turns_the_comparison_red(tiny: CompiledMa
     codes, _ = fault_case
     entry = 5
     sign_bit = 1 << (FAULTY_COLUMN + 1) * TINY.table_bits - 1
-    flip = Flip(f"mac/array/tables0_0/row{TABLE_ROW}/memory", word=entry, mask=sign_bit, after="i_command", transfers=2)
+    flip = Flip(f"mac/array/tables0/row{TABLE_ROW}/memory", word=entry, mask=sign_bit, after="i_command", transfers=2)
     _, difference = _with_flip(tiny, fault_case, flip)
     tokens = np.flatnonzero(codes[:, TABLE_ROW] == entry)
     assert len(tokens) > 1
