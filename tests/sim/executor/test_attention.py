@@ -55,7 +55,7 @@ def attention(kind: str, heads: int, width: int, shape: tuple[int, int], *, four
         v=v,
         logit_scale=rng.integers(100, 250, heads).astype(np.uint16) * np.uint16(64 if four_bit else 1),
         thresholds=log_thresholds(np.geomspace(1 / 200, 0.6, 15)),
-        score_levels=np.rint(np.linspace(0, 255, 16)).astype(np.uint16),
+        score_levels=np.rint(255 * (np.arange(16) / 15) ** 1.3).astype(np.uint16),
         scale=rng.integers(100, 256, channels).astype(np.uint16),
         bias=rng.integers(-(1 << 16), 1 << 16, channels).astype(np.int32),
         wide_exponent=-8,
@@ -129,7 +129,9 @@ class Program:
                 table = tables[head].astype(np.int64)
                 vectors = finish_wide(q @ table.T * int(scales[head]), 10)
                 parts.append(in_corner(vectors, queries, -(-len(table) // 8) * 8))
-            a.read(Port.POSITION_VALUES, np.concatenate(parts, axis=1))
+            vectors = np.concatenate(parts, axis=1)
+            for part in (vectors[:5], vectors[5:]):
+                a.read(Port.POSITION_VALUES, part)
 
     def mix(self, head: int, queries: int) -> tuple[int, int]:
         """Address and tiles of the results (tiles, queries, columns)."""

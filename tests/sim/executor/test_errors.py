@@ -185,6 +185,13 @@ def table_in_use(a: Assembler) -> None:
     a.send(Port.ENCODER_TILE, 0, 3, 0)
 
 
+def test_a_table_changes_after_a_wait() -> None:
+    a = Assembler()
+    table_in_use(a)
+    a.commands.insert(-1, Command(Opcode.WAIT))
+    a.run()
+
+
 def order_without_a_channel(a: Assembler) -> None:
     a.records(Port.ENCODER_ORDER, [(p, p + 1) for p in range(8)])
     a.send(Port.ENCODER_PLANES, 1)
