@@ -105,5 +105,5 @@ class PositionUnit:
         middle = row_beats * self._preset.lanes
         by_row, by_column = values[:, : 2 * rows - 1], values[:, middle : middle + 2 * columns - 1]
         self._give(decomposed_bias(by_row, by_column, self._next_query))
-        if self._rows.biases_left:
+        if self._rows.biases_ahead:
             raise StallError("POSITION_VALUES of every query come before the operands of their SCORES are complete")

@@ -34,6 +34,11 @@ class ScoreRows:
         """Rows of biases that no logits have used yet."""
         return sum(map(len, self._biases))
 
+    @property
+    def biases_ahead(self) -> bool:
+        """Biases have come for which there are no logits yet."""
+        return bool(self._biases) and not self._logits
+
     def write_table(self, port: Port, fields: dict[str, NDArray[np.int64]]) -> None:
         """Records of THRESHOLD or SCORE_LEVEL."""
         check(not self._announced, f"{port.name} comes while sets of SCORES wait for their MIX")

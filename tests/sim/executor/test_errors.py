@@ -136,9 +136,15 @@ def position_twice(a: Assembler) -> None:
     a.send(Port.POSITION_COMMAND, 0, 2, 2, 0, 1)
 
 
+def position_before_scores(a: Assembler) -> None:
+    a.send(Port.POSITION_COMMAND, 2, 2, 2, 0, 2)
+    a.read(Port.POSITION_VALUES, np.zeros(32, np.uint8))
+
+
 @pytest.mark.parametrize(
     "program",
     [
+        position_before_scores,
         write_lacks_beats,
         nobody_writes,
         another_port_is_written_first,
