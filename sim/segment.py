@@ -124,7 +124,7 @@ def _segment_by_program(
 def _program(arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel) -> Program:
     """The program that is named, or one made for the preset. Raises UserError when it is not of this model."""
     if arguments.program is None:
-        return compile_encoder(model, preset_of(arguments.preset))
+        return compile_encoder(model.parameters, model.architecture, preset_of(arguments.preset))
     program, identity = read_program(arguments.program)
     if identity != ModelIdentity.of_manifest(folder.manifest):
         raise UserError(f"{arguments.program} is of another model than {arguments.model}; compile the program again")

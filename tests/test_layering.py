@@ -17,6 +17,7 @@ FOREIGN = {
     "sim/golden": {"amaranth", "hdl", "cocotb"},
     "sim/machine": {"amaranth", "hdl", "cocotb"},
     "sim/executor": {"amaranth", "hdl", "cocotb"},
+    "sim/compiler": {"amaranth", "hdl", "cocotb"},
 }
 
 

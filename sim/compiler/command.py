@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
     preset = preset_of(arguments.preset)
     folder = read_folder(arguments.model)
-    program = compile_encoder(GoldenModel.from_contents(folder), preset)
+    model = GoldenModel.from_contents(folder)
+    program = compile_encoder(model.parameters, model.architecture, preset)
     document = write_program(arguments.out, program, ModelIdentity.of_manifest(folder.manifest))
     layers = document["layers"]
     beat = preset.beat_bytes

@@ -21,7 +21,8 @@ from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
-from sim.golden.model import GoldenModel
+from sim.golden.architecture import Architecture
+from sim.golden.parameters import Parameters
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.presets import MachinePreset
 
@@ -244,13 +245,12 @@ class Compiler:
             held = region
 
 
-def compile_encoder(model: GoldenModel, preset: MachinePreset) -> Program:
+def compile_encoder(parameters: Parameters, architecture: Architecture, preset: MachinePreset) -> Program:
     """The image encoder of a model as a program for a machine of `preset`.
 
     Raises UserError that names the operation and the limit, where something does not fit.
     """
-    architecture = model.architecture
-    nodes, embedding = trace(model.parameters, architecture, preset.lanes)
+    nodes, embedding = trace(parameters, architecture, preset.lanes)
     compiler = Compiler(preset, nodes, embedding)
     side = architecture.input_format.side
     picture = compiler.place_picture((side, side, 3), nodes)

@@ -66,7 +66,7 @@ def _continues(chain: list[Node], node: Node, readers: Mapping[int, int], lanes:
         and node.inputs[0].source == last.number
         and node.inputs[0].beats is None
         and readers[last.number] == 1
-        and len(node.inputs[0].shape) == len(last.shape)
+        and node.inputs[0].shape == last.shape
     )
 
 

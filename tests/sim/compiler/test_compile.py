@@ -1,0 +1,85 @@
+"""Programs of small encoders on the executor: every step's result equals the golden model's."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sim.compiler.compile import Layer, compile_encoder
+from sim.compiler.run import check_layer, run_encoder
+from sim.contract.errors import UserError
+from sim.machine.presets import PRESETS, MachinePreset
+
+
+def compare(toy: Any) -> tuple[Callable[[Layer, NDArray[np.int16]], None], list[str]]:
+    seen: list[str] = []
+
+    def done(layer: Layer, result: NDArray[np.int16]) -> None:
+        check_layer(layer, result, toy.results[layer.names[-1]])
+        seen.extend(layer.names)
+
+    return done, seen
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_step_is_golden(toy: Any, name: str) -> None:
+    program = compile_encoder(toy.parameters, toy.architecture, PRESETS[name])
+    done, seen = compare(toy)
+    embedding = run_encoder(program, toy.picture, done)
+    np.testing.assert_array_equal(embedding.values, toy.embedding)
+    assert seen == list(toy.results)
+    assert len(np.unique(toy.embedding)) > 500
+
+
+def test_in_stripes_where_memory_is_short(toy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results larger than a share of memory are never there as a whole: fewer steps, less memory, the same bits."""
+    whole = compile_encoder(toy.parameters, toy.architecture, PRESETS["tiny"])
+    largest = max(2 * result.size for result in toy.results.values())
+    monkeypatch.setattr("sim.compiler.compile.STRIPED_SHARE", 3 * PRESETS["tiny"].memory_bytes // largest)
+    program = compile_encoder(toy.parameters, toy.architecture, PRESETS["tiny"])
+    done, seen = compare(toy)
+    assert np.array_equal(run_encoder(program, toy.picture, done).values, toy.embedding)
+    assert seen == list(toy.results)
+    assert len(program.layers) < len(whole.layers)
+    assert program.needed_bytes - program.writable < whole.needed_bytes - whole.writable
+
+
+def test_a_second_picture_on_the_same_memory(toy_tiny_vit: Any) -> None:
+    """Nothing of a run is needed by the next: the padding that is written once is written again."""
+    program = compile_encoder(toy_tiny_vit.parameters, toy_tiny_vit.architecture, PRESETS["tiny"])
+    dirty = replace(program, image=program.image + b"\x55" * (program.preset.memory_bytes - len(program.image)))
+    embedding = run_encoder(dirty, toy_tiny_vit.picture)
+    np.testing.assert_array_equal(embedding.values, toy_tiny_vit.embedding)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"memory_bytes": 1 << 16}, "choose preset"),
+        ({"tables": 1}, "level sets"),
+        ({"codebooks": 1}, "codebooks"),
+        ({"norm_channels": 32}, "channels"),
+        ({"keys": 4}, "keys"),
+        ({"logit_words": 1}, "keys"),
+        ({"loader_rows": 24}, "loader_rows"),
+        ({"map_columns": 4}, "columns"),
+    ],
+)
+def test_what_a_preset_cannot_hold_is_named(toy_tiny_vit: Any, change: dict[str, int], named: str) -> None:
+    preset: MachinePreset = replace(PRESETS["tiny"], **change)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=named) as caught:
+        compile_encoder(toy_tiny_vit.parameters, toy_tiny_vit.architecture, preset)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_difference_names_layer_token_and_channel(toy_sam_vit: Any) -> None:
+    program = compile_encoder(toy_sam_vit.parameters, toy_sam_vit.architecture, PRESETS["tiny"])
+    layer = program.layers[3]
+    wanted = toy_sam_vit.results[layer.names[-1]]
+    found = wanted.copy()
+    found.reshape(-1, found.shape[-1])[5, 7] += 1
+    with pytest.raises(UserError, match=rf"{layer.names[-1]}: token 5, channel 7 is .* \(1 of {wanted.size}"):
+        check_layer(layer, found, wanted)
