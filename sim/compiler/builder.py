@@ -59,6 +59,11 @@ class Builder:
 
     # Constants
 
+    def begin_layer(self) -> None:
+        """Forget which tables the machine holds: a layer brings its own, so that it runs from any state of the units."""
+        self._resident.clear()
+        self._codebooks = [None] * self.preset.codebooks
+
     def constant(self, content: bytes) -> int:
         """Address of these bytes; the same bytes are kept once."""
         if content not in self._constants:

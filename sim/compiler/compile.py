@@ -128,6 +128,7 @@ class Compiler:
                     self._whole(node)
 
     def _whole(self, node: Node) -> None:
+        self.builder.begin_layer()
         begin = len(self.builder.commands)
         region = self._result_region(node)
         try:
@@ -211,6 +212,7 @@ class Compiler:
 
     def _striped(self, chain: list[Node]) -> None:
         builder = self.builder
+        builder.begin_layer()
         begin = len(builder.commands)
         last = chain[-1]
         result = self._region(last.tokens, last.channels, isinstance(last.operation, QuantizedLayer))
