@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,17 +49,20 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write the figures as JSON")
     parser.add_argument(
         "--backend",
-        choices=["golden", "executor"],
+        choices=["golden", "executor", "rtl"],
         default="golden",
-        help="what computes the image encoder: golden, the numpy model (default); executor, the machine's program",
+        help="what computes the image encoder: golden, the numpy model (default); executor, the machine's program in "
+        "numpy; rtl, the program on the simulated hardware",
     )
-    machine = parser.add_argument_group("executor")
+    machine = parser.add_argument_group("executor and rtl")
     machine.add_argument("--preset", metavar="NAME", help="compile the program for this machine")
     machine.add_argument(
         "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
     )
     machine.add_argument(
-        "--check-layers", action="store_true", help="run the golden encoder too and compare the result of every step"
+        "--check-layers",
+        action="store_true",
+        help="executor: run the golden encoder too and compare every step (for rtl: python -m sim layers)",
     )
     return parser
 
@@ -91,12 +95,13 @@ def check_outputs(picture: Path, pngs: Sequence[Path], others: Sequence[Path]) -
 def check_backend(arguments: argparse.Namespace) -> None:
     """Raise UserError for options of a program without one, or the other way round."""
     given = [name for name in ("preset", "program") if getattr(arguments, name) is not None]
-    if arguments.backend == "executor":
+    if arguments.backend != "golden":
         if not given:
-            raise UserError("--backend executor needs --preset NAME or --program PROGRAM_DIR")
-    elif given or arguments.check_layers:
-        option = given[0] if given else "check-layers"
-        raise UserError(f"--{option} is for --backend executor; add it, or leave the option out")
+            raise UserError(f"--backend {arguments.backend} needs --preset NAME or --program PROGRAM_DIR")
+    elif given:
+        raise UserError(f"--{given[0]} is for --backend executor or rtl; add it, or leave the option out")
+    if arguments.check_layers and arguments.backend != "executor":
+        raise UserError("--check-layers is for --backend executor; for the hardware see `python -m sim layers --help`")
 
 
 def _segment_golden(model: GoldenModel, picture: NDArray[np.uint8], box: Box) -> Segmentation:
@@ -114,6 +119,9 @@ def _segment_by_program(
     arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel, picture: NDArray[np.uint8], box: Box
 ) -> Segmentation:
     program = _program(arguments, folder, model)
+    if arguments.backend == "rtl":
+        run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
+        return ProgramModel(model, program, encode=run_machine).segment(picture, box)
     with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
         machine = ProgramModel(
             model, program, lambda _layer, _result: progress.update(), check_layers=arguments.check_layers
@@ -147,7 +155,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = read_folder(arguments.model)
     model = GoldenModel.from_contents(folder)
 
-    if arguments.backend == "executor":
+    if arguments.backend != "golden":
         result = _segment_by_program(arguments, folder, model, picture, box)
     else:
         result = _segment_golden(model, picture, box)

@@ -4,7 +4,7 @@ Layer by layer, a run is the commands of some layers, moved to address 0 and end
 executor has after the layer before. So layers need not wait for one another, and what differs is found where it begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sim.bench.machine_bench import MachineRun, run_program
 from sim.bench.verilator import BenchError
 from sim.compiler.compile import Layer, Program
-from sim.compiler.run import place, taken
+from sim.compiler.run import StepDone, place, taken
+from sim.contract.errors import UserError
 from sim.contract.wide import Wide
 from sim.executor import Executor
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
@@ -25,8 +26,8 @@ CYCLES_MAX: Final = 1 << 40
 
 @dataclass(frozen=True)
 class LayerRun:
-    """layer; its cycles from start to STOP, beats read and written; bytes of memory that differ from the executor's, and
-    the first of them as text, or None."""
+    """layer; its cycles from start to STOP, beats read and written; bytes of memory that differ from the executor's,
+    and the first of them as text, or None."""
 
     layer: Layer
     cycles: int
@@ -67,15 +68,23 @@ def run_whole(program: Program, picture: Wide) -> tuple[Wide, MachineRun]:
     return Wide(embedding, program.embedding.exponent), run
 
 
-def run_layers(program: Program, picture: Wide, layers: range) -> Iterator[LayerRun]:
+def run_machine(program: Program, picture: Wide, step_done: StepDone | None = None) -> Wide:
+    """`run_whole` as sim.compiler.run.EncoderRun; steps are not told apart. Raises UserError where it raises."""
+    try:
+        return run_whole(program, picture)[0]
+    except BenchError as error:
+        raise UserError(str(error)) from error
+
+
+def run_layers(program: Program, picture: Wide, layers: Collection[int]) -> Iterator[tuple[int, LayerRun]]:
     """Every layer of `layers` on the machine, each from the executor's state and compared with it in all of memory.
 
-    The layers before are computed by the executor alone. Raises BenchError like `run_whole`.
+    Layers in between are computed by the executor alone. Raises BenchError like `run_whole`.
     """
     memory = initial_memory(program, picture)
     executor = Executor(program.preset, memory, program.writable)
     address = 0
-    for number, layer in enumerate(program.layers[: layers.stop]):
+    for number, layer in enumerate(program.layers[: max(layers, default=-1) + 1]):
         if number in layers:
             image = memory.copy()
             commands = np.frombuffer(commands_of(program, layer), np.uint8)
@@ -83,7 +92,7 @@ def run_layers(program: Program, picture: Wide, layers: range) -> Iterator[Layer
             run = _checked(run_program(program.preset, image.tobytes(), program.writable, CYCLES_MAX))
         address = executor.run(address, layer.commands[1])
         if number in layers:
-            yield _compared(program, layer, run, memory)
+            yield number, _compared(program, layer, run, memory)
 
 
 def _checked(run: MachineRun) -> MachineRun:

@@ -60,7 +60,7 @@ class Builder:
     # Constants
 
     def begin_layer(self) -> None:
-        """Forget which tables the machine holds: a layer brings its own, so that it runs from any state of the units."""
+        """Forget which tables the machine holds: a layer brings its own, and runs from any state of the units."""
         self._resident.clear()
         self._codebooks = [None] * self.preset.codebooks
 

@@ -54,15 +54,25 @@ def run_encoder(program: Program, picture: Wide, step_done: StepDone | None = No
     return Wide(taken(memory, program.embedding), program.embedding.exponent)
 
 
+EncoderRun: TypeAlias = Callable[[Program, Wide, StepDone | None], Wide]
+"""What runs a program: `run_encoder`, or the simulated hardware."""
+
+
 class ProgramModel(GoldenModel):
-    """A golden model whose image encoder is a program on the executor; the rest of the network stays as it is.
+    """A golden model whose image encoder is a program; the rest of the network stays as it is.
 
     step_done: called with every step of the program as it finishes. check_layers: run the golden encoder too, and
-    compare the result of every step.
+    compare the result of every step. encode: what runs the program.
     """
 
     def __init__(
-        self, golden: GoldenModel, program: Program, step_done: StepDone | None = None, *, check_layers: bool = False
+        self,
+        golden: GoldenModel,
+        program: Program,
+        step_done: StepDone | None = None,
+        *,
+        check_layers: bool = False,
+        encode: EncoderRun = run_encoder,
     ) -> None:
         """Raises UserError when the program is for pictures of another size."""
         super().__init__(golden.parameters, golden.architecture)
@@ -70,6 +80,7 @@ class ProgramModel(GoldenModel):
         if program.picture.shape != (side, side, 3):
             raise UserError(f"the program takes pictures of {program.picture.shape}, the model {side} x {side} pixels")
         self._program, self._step_done, self._check_layers = program, step_done, check_layers
+        self._encode = encode
 
     def encode_wide(self, pixels: NDArray[np.float32], observer: Observer | None = None) -> Wide:
         """As in GoldenModel; `observer` sees the golden encoder, which runs only where its layers are compared.
@@ -95,7 +106,7 @@ class ProgramModel(GoldenModel):
                 self._step_done(layer, result)
 
         picture = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), self.architecture.input_exponent)
-        return run_encoder(self._program, picture, done)
+        return self._encode(self._program, picture, done)
 
 
 def check_layer(layer: Layer, found: NDArray[np.int16], wanted: NDArray[np.int16]) -> None:

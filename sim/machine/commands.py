@@ -1,16 +1,16 @@
 """The commands of the machine and their encoding: 32 bytes each, little-endian.
 
-    byte 0       opcode
-    byte 1       port
-    byte 2       READ: token_dims; SEND: bytes of the payload that count
-    byte 3       READ, WRITE: base register that is added to the address, 0 for none
-    bytes 4-7    READ, WRITE: address of the first beat; REPEAT: address of the first command of the body
-    bytes 8-15   READ, WRITE: four counts of 16 bits, innermost first
-    bytes 8-9    REPEAT: rounds
-    bytes 12-31  REPEAT: steps of base registers 1 to 5, signed 32 bits
-    bytes 16-27  READ, WRITE: strides of dimensions 1, 2 and 3 in bytes, signed 32 bits
-    bytes 28-31  READ: payloads to deliver, 0 for all that the beats hold
-    bytes 8-31   SEND: payload
+byte 0       opcode
+byte 1       port
+byte 2       READ: token_dims; SEND: bytes of the payload that count
+byte 3       READ, WRITE: base register that is added to the address, 0 for none
+bytes 4-7    READ, WRITE: address of the first beat; REPEAT: address of the first command of the body
+bytes 8-15   READ, WRITE: four counts of 16 bits, innermost first
+bytes 8-9    REPEAT: rounds
+bytes 12-31  REPEAT: steps of base registers 1 to 5, signed 32 bits
+bytes 16-27  READ, WRITE: strides of dimensions 1, 2 and 3 in bytes, signed 32 bits
+bytes 28-31  READ: payloads to deliver, 0 for all that the beats hold
+bytes 8-31   SEND: payload
 """
 
 import struct

@@ -13,7 +13,7 @@ from sim.machine.presets import MachinePreset
 
 
 class Port(IntEnum):
-    """Inputs are fed by READ and SEND, outputs (from 64 on) are emptied by WRITE. docs/machine.md says what each does."""
+    """READ and SEND feed inputs, WRITE empties outputs (from 64 on). docs/machine.md says what each does."""
 
     COPY = 1
     ARRAY_COMMAND = 2

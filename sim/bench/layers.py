@@ -1,0 +1,116 @@
+"""`python -m sim layers`: a program on the simulated hardware, layer by layer, against the executor."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from sim.bench.machine_layers import LayerRun, run_layers
+from sim.compiler.compile import compile_encoder
+from sim.contract.errors import UserError
+from sim.contract.wide import to_wide
+from sim.golden import GoldenModel
+from sim.machine.presets import PRESETS, preset_of
+from sim.picture import load_picture, preprocess
+from sim.record import write_json
+
+EXAMPLE = """\
+example:
+  python -m sim layers build/model --preset small --image retina.jpg --json layers.json
+  python -m sim layers build/model --preset small --image retina.jpg --layers 0:20 --json first.json
+
+Every layer starts from the state in which the executor leaves memory before it, and all of memory is compared behind
+it. The JSON is written after every layer: an interrupted run goes on where it stopped, and ranges may run side by side.
+exit status: 0 no bit differs, 1 a bit differs or a fault in what was given (one line on stderr), 2 bad use
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command's parser to the subparsers of `python -m sim`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "layers",
+        description="Run the image encoder on the simulated hardware, layer by layer, and compare with the executor.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
+    parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
+    parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture to encode (PNG, JPEG, ...)")
+    parser.add_argument("--layers", metavar="A:B", default=":", help="layers A to B - 1 of the program (default: all)")
+    parser.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to keep every layer's result")
+    return parser
+
+
+def parse_layers(text: str, count: int) -> range:
+    """`A:B` as layer numbers; either may be missing. Raises UserError when it is no range of 0..count."""
+    first, colon, last = text.partition(":")
+    try:
+        layers = range(int(first or 0), int(last or count))
+    except ValueError:
+        colon = ""
+    if not colon or not 0 <= layers.start < layers.stop <= count:
+        raise UserError(f"--layers {text}: give A:B with 0 <= A < B <= {count}, the layers of this program")
+    return layers
+
+
+def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of an earlier run of the same program, preset and picture, by layer number."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        same = {key: found[key] for key in identity} == identity
+        layers: dict[str, Any] = found["layers"]
+    except (ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise UserError(f"{path} is of another program, preset or picture; name another file, or delete it")
+    return layers
+
+
+def _entry(run: LayerRun) -> dict[str, Any]:
+    return {
+        "names": list(run.layer.names),
+        "kind": run.layer.kind,
+        "cycles": run.cycles,
+        "beats_read": run.reads,
+        "beats_written": run.writes,
+        "seconds": run.seconds,
+        "differing_bytes": run.differing_bytes,
+        "difference": run.difference,
+    }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command. Returns the exit status; raises UserError for what the user can mend."""
+    preset = preset_of(arguments.preset)
+    picture = load_picture(arguments.image)
+    model = GoldenModel.from_folder(arguments.model)
+    program = compile_encoder(model.parameters, model.architecture, preset)
+    layers = parse_layers(arguments.layers, len(program.layers))
+    pixels = preprocess(picture, model.architecture.input_format).pixels
+    wide = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), model.architecture.input_exponent)
+    identity = {
+        "preset": preset.name,
+        "program_sha256": hashlib.sha256(program.image).hexdigest(),
+        "picture_sha256": hashlib.sha256(wide.values.tobytes()).hexdigest(),
+    }
+    results = _known(arguments.json, identity)
+    missing = [number for number in layers if str(number) not in results]
+    with tqdm(total=len(layers), initial=len(layers) - len(missing), desc="layers", unit="layer") as progress:
+        for number, layer_run in run_layers(program, wide, missing):
+            results[str(number)] = _entry(layer_run)
+            write_json(arguments.json, {**identity, "layers": results})
+            progress.update()
+    chosen = [results[str(number)] for number in layers]
+    wrong = [entry for entry in chosen if entry["differing_bytes"]]
+    cycles = sum(entry["cycles"] for entry in chosen)
+    print(f"{len(chosen)} layers, {len(wrong)} of them differ, {cycles:,} cycles")
+    if wrong:
+        raise UserError(f"{wrong[0]['names'][-1]}: {wrong[0]['difference']}; the hardware is wrong, or the executor")
+    return 0
