@@ -69,6 +69,7 @@ CONFIGURATIONS: Final = (
     _of("position"),
     _of("code_packer"),
     _of("attention", target_mhz=120.0, slow=True),
+    _of("machine", target_mhz=100.0, slow=True, preset="small"),
     _of("layer_norm"),
     _of("encoder", channels=2048),
     _of("residual"),
@@ -214,7 +215,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--seeds", default=",".join(map(str, SEEDS)), metavar="LIST", help="placement seeds (default: %(default)s)"
     )
-    top.add_argument("--slow", action="store_true", help="also what takes hours: the full array")
+    top.add_argument(
+        "--slow", action="store_true", help="also what takes hours: the full array, attention, the machine"
+    )
     top.add_argument("--json", type=Path, default=RECORD, metavar="FILE", help="figures so far (default: the tree's)")
     top.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="page to write (default: docs/units.md)")
     return top

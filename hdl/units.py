@@ -21,6 +21,7 @@ from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.machine.code_packer import CodePacker
+from hdl.machine.machine import Machine
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
@@ -33,6 +34,7 @@ from hdl.vector.depthwise import DepthwiseConvolution
 from hdl.vector.encoder import CodeEncoder
 from hdl.vector.residual import ResidualAdd
 from sim.contract.errors import UserError
+from sim.machine.presets import preset_of
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,10 @@ def _sdram_controller(part: str = "AS4C16M16SA-6", mhz: int = 133, beat_bits: in
     return SdramController(port, chosen, chosen.at(mhz))
 
 
+def _machine(preset: str = "small", depth: int = 32) -> Machine:
+    return Machine(preset_of(preset), depth=depth)
+
+
 UNITS: Final[dict[str, Unit]] = {
     "array": Unit(
         "everything that makes a multiply-accumulate: tables, trees, loader, group rescale with accumulators",
@@ -166,6 +172,7 @@ UNITS: Final[dict[str, Unit]] = {
     "position": Unit("position biases of rows of the softmax, from a table or from vectors of queries", PositionUnit),
     "code_packer": Unit("codes to nibble planes as memory holds them", CodePacker),
     "sdram_controller": Unit("SDR SDRAM of 16 bits behind the memory port", _sdram_controller),
+    "machine": Unit("the whole machine: every unit, and what runs programs from memory", _machine),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }
 """Units by name."""
