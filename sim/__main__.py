@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "segment": Command("sim.segment", "segment what a box encloses on a picture, with the integer model or a program"),
     "compile": Command("sim.compiler.command", "compile the image encoder of a model to a program of the machine"),
     "disasm": Command("sim.compiler.disassemble", "print a program of the machine, command by command"),
+    "cycles": Command("sim.cycles.command", "cycles of a model on the machine, layer by layer, by the cycle model"),
     "layers": Command("sim.bench.layers", "run a program on the simulated hardware, every layer compared bit for bit"),
     "check": Command("sim.bench.check", "compare the simulated hardware with the golden model, bit for bit"),
 }

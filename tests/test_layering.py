@@ -18,6 +18,7 @@ FOREIGN = {
     "sim/machine": {"amaranth", "hdl", "cocotb"},
     "sim/executor": {"amaranth", "hdl", "cocotb"},
     "sim/compiler": {"amaranth", "hdl", "cocotb"},
+    "sim/cycles": {"amaranth", "hdl", "cocotb"},
 }
 
 

@@ -1,0 +1,76 @@
+"""`python -m sim cycles`: what an image encoder costs on the machine, layer by layer, by the cycle model."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sim.compiler.compile import compile_encoder
+from sim.contract.folder import read_folder
+from sim.cycles.memory import memory_rate
+from sim.cycles.model import program_cycles
+from sim.golden import GoldenModel
+from sim.machine.presets import PRESETS, preset_of
+from sim.record import write_json
+
+EXAMPLE = """\
+example:
+  python -m sim cycles build/model --preset full --memory sdram --json cycles.json
+
+Needs no picture and simulates nothing; how far it is from the hardware: "Cycles" in docs/machine.md.
+exit status: 0 success, 1 a fault in what was given (one line on stderr), 2 bad use of the command line
+"""
+
+
+def add_parser(subparsers: Any) -> argparse.ArgumentParser:
+    """Add the command's parser to the subparsers of `python -m sim`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "cycles",
+        description="Cycles of the image encoder of an exported model on the machine, by a model of the hardware.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
+    parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
+    parser.add_argument("--memory", choices=("onchip", "sdram"), default="onchip", help="memory (default: onchip)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="where to write figures, layer by layer, as JSON")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command. Returns the exit status; raises UserError for what the user can mend."""
+    preset = preset_of(arguments.preset)
+    memory = memory_rate(arguments.memory, preset)
+    folder = read_folder(arguments.model)
+    model = GoldenModel.from_contents(folder)
+    layers = program_cycles(compile_encoder(model.parameters, model.architecture, preset), memory)
+    cycles = sum(layer.cycles for layer in layers)
+    seconds = cycles / (preset.clock_mhz * 1e6)
+    totals = {
+        "total_cycles": cycles,
+        "total_seconds": seconds,
+        "frames_per_second": 1 / seconds,
+        "total_macs": sum(layer.macs for layer in layers),
+        "total_roof_cycles": sum(max(layer.mac_roof, layer.memory_roof) for layer in layers),
+        "bytes_read": sum(layer.bytes_read for layer in layers),
+        "bytes_written": sum(layer.bytes_written for layer in layers),
+    }
+    if arguments.json is not None:
+        document = {
+            "model": str(folder.manifest["model"]),
+            "preset": preset.name,
+            "memory": memory.name,
+            "clock_mhz": preset.clock_mhz,
+            **totals,
+            "layers": [{**asdict(layer), "bound": layer.bound} for layer in layers],
+        }
+        write_json(arguments.json, document)
+    for layer in layers:
+        roof = max(layer.mac_roof, layer.memory_roof)
+        share = roof / layer.cycles
+        print(f"{layer.cycles:>12,} cycles, {share:4.0%} of them {layer.bound}, {layer.names[-1]}")
+    print(
+        f"{cycles:,} cycles, {seconds:.4f} s, {1 / seconds:.2f} frames per second at {preset.clock_mhz} MHz, "
+        f"memory {memory.name}"
+    )
+    return 0

@@ -1,0 +1,46 @@
+"""What a beat of memory costs, in cycles of the machine."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sim.contract.errors import UserError
+from sim.machine.presets import MachinePreset
+
+SDRAM_MHZ: Final = 133
+SDRAM_WORD_BYTES: Final = 2
+SDRAM_SHARE: Final = 0.983
+"""Of two bytes per cycle in a sequential stream; what is missing is refresh ("Bandwidth" of docs/memory.md)."""
+
+SDRAM_MIXED_SHARE: Final = 0.919
+"""The same with reads and writes in turns of 64 bytes: rows closed in between and the turns of the data pins."""
+
+SDRAM_ANSWER_CYCLES: Final = 9
+"""SDRAM cycles, beside a beat's words, from a request in an open row to its answer (the same)."""
+
+ON_CHIP_LATENCY: Final = 8
+"""Cycles from a request to its answer, as sim.bench simulates memory."""
+
+
+@dataclass(frozen=True)
+class MemoryRate:
+    """name. beat: cycles of the machine per beat. latency: from a request to its answer. mixed: beat where
+    reads and writes take turns, with the row turns of an SDRAM; single beats anywhere (80 %) are not counted."""
+
+    name: str
+    beat: float
+    latency: float
+    mixed: float
+
+
+def memory_rate(name: str, preset: MachinePreset) -> MemoryRate:
+    """`onchip` or `sdram` at the preset's clock. Raises UserError for another name."""
+    if name == "onchip":
+        return MemoryRate(name, 1.0, ON_CHIP_LATENCY, 1.0)
+    if name == "sdram":
+        words = preset.beat_bytes / SDRAM_WORD_BYTES
+        scale = preset.clock_mhz / SDRAM_MHZ
+        beat = max(words / SDRAM_SHARE * scale, 1.0)
+        return MemoryRate(
+            name, beat, (SDRAM_ANSWER_CYCLES + words) * scale, max(words / SDRAM_MIXED_SHARE * scale, 1.0)
+        )
+    raise UserError(f"there is no memory {name!r}; choose onchip or sdram")

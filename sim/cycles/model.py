@@ -1,0 +1,90 @@
+"""Cycles of a program, layer by layer, and what binds each."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sim.compiler.compile import Layer, Program
+from sim.compiler.traffic import traffic
+from sim.cycles.memory import MemoryRate
+from sim.cycles.timeline import Timeline
+from sim.machine.commands import BASES, COMMAND_BYTES, Command, Opcode
+
+
+@dataclass(frozen=True)
+class LayerCycles:
+    """A layer by itself, from reset to STOP, as `python -m sim layers` measures it.
+
+    macs: of the array's passes, all rows and columns, missing ones included. passes: RUNs. mac_roof: cycles of their
+    tokens. bytes_read, bytes_written: by READs and WRITEs. memory_roof: cycles of all beats, commands included.
+    """
+
+    names: tuple[str, ...]
+    kind: str
+    cycles: int
+    macs: int
+    passes: int
+    mac_roof: int
+    memory_roof: int
+    bytes_read: int
+    bytes_written: int
+
+    @property
+    def bound(self) -> str:
+        """`array` or `memory`: the higher roof."""
+        return "array" if self.mac_roof >= self.memory_roof else "memory"
+
+
+def rolled_out(commands: list[Command], first: int, stop: int) -> Iterator[tuple[Command, bool]]:
+    """Commands first..stop in the order in which they are done, addresses resolved; and whether a REPEAT goes back."""
+    at, done = first, 0
+    bases = [0] * (BASES + 1)
+    while at < stop:
+        command = commands[at]
+        if command.opcode == Opcode.REPEAT:
+            again = done + 1 < command.rounds
+            yield command, again
+            if again:
+                done += 1
+                bases = [0, *(base + step for base, step in zip(bases[1:], command.steps, strict=True))]
+                at = command.address // COMMAND_BYTES
+                continue
+            done, bases = 0, [0] * (BASES + 1)
+        elif command.base:
+            yield replace(command, address=command.address + bases[command.base]), False
+        else:
+            yield command, False
+        at += 1
+
+
+def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCycles:
+    """Of one layer."""
+    preset = program.preset
+    image = np.frombuffer(program.image, np.uint8)
+    timeline = Timeline(preset, memory, image)
+    first, stop = (address // COMMAND_BYTES for address in layer.commands)
+    for command, again in rolled_out(program.commands, first, stop):
+        timeline.do(command, again=again)
+    timeline.do(Command(Opcode.STOP))
+    moved = traffic(program.commands, layer.commands)
+    fetched = moved.run_commands * COMMAND_BYTES // preset.beat_bytes
+    beats = moved.beats_read + moved.beats_written + fetched
+    array, roof = timeline.array, round(beats * memory.beat)
+    return LayerCycles(
+        names=layer.names,
+        kind=layer.kind,
+        # The timeline gives fetch what READs leave, but does not slow them down for it.
+        cycles=max(round(timeline.end()), array.run_cycles, roof),
+        macs=array.run_cycles * preset.rows * preset.columns,
+        passes=array.passes,
+        mac_roof=array.run_cycles,
+        memory_roof=roof,
+        bytes_read=moved.beats_read * preset.beat_bytes,
+        bytes_written=moved.beats_written * preset.beat_bytes,
+    )
+
+
+def program_cycles(program: Program, memory: MemoryRate) -> list[LayerCycles]:
+    """Of every layer."""
+    return [layer_cycles(program, layer, memory) for layer in program.layers]

@@ -1,0 +1,135 @@
+"""The model against cycles that the simulated hardware took, and against its own roofs."""
+
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hdl.layer_norm.layer_norm import LayerNormUnit
+from hdl.machine.machine import NORM_BUFFERS, attention_geometry
+from hdl.matmul import MultiplyAccumulate, load_cycles
+from sim.compiler.compile import Program, compile_encoder
+from sim.contract.errors import UserError
+from sim.cycles import delays
+from sim.cycles.delays import Delays
+from sim.cycles.memory import memory_rate
+from sim.cycles.model import LayerCycles, program_cycles, rolled_out
+from sim.cycles.timeline import Timeline
+from sim.machine.commands import COMMAND_BYTES, Command, Opcode
+from sim.machine.ports import Port
+from sim.machine.presets import PRESETS
+from tests.sim.compiler import networks
+from tests.sim.cycles.measured import TOY_SAM_VIT, TOY_TINY_VIT
+
+MEASURED = {"toy_tiny_vit": TOY_TINY_VIT, "toy_sam_vit": TOY_SAM_VIT}
+TINY = PRESETS["tiny"]
+ON_CHIP = memory_rate("onchip", TINY)
+SHORT_LAYER = 3000
+"""Cycles below which a few dozen, of the beginning and the end, weigh more than 3 %."""
+
+
+@pytest.fixture(scope="module", params=MEASURED)
+def compiled(request: pytest.FixtureRequest) -> tuple[str, Program]:
+    """The programs whose cycles were measured."""
+    toy = getattr(networks, request.param)()
+    return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
+
+
+def test_within_a_few_percent_of_the_hardware(compiled: tuple[str, Program]) -> None:
+    name, program = compiled
+    layers = program_cycles(program, ON_CHIP)
+    measured = MEASURED[name]
+    assert [layer.names[-1] for layer in layers] == list(measured)
+    for layer in layers:
+        found = measured[layer.names[-1]]
+        allowed = max(0.04 * found, 0.03 * SHORT_LAYER)
+        assert abs(layer.cycles - found) <= allowed, f"{layer.names[-1]}: {layer.cycles}, measured {found}"
+    total = sum(layer.cycles for layer in layers)
+    assert total == pytest.approx(sum(measured.values()), rel=0.01)
+
+
+def test_roofs(compiled: tuple[str, Program]) -> None:
+    _, program = compiled
+    slow = program_cycles(program, memory_rate("sdram", TINY))
+    for layer, with_sdram in zip(program_cycles(program, ON_CHIP), slow, strict=True):
+        assert layer.cycles >= max(layer.mac_roof, layer.memory_roof)
+        assert with_sdram.cycles > layer.cycles
+        assert with_sdram.cycles >= with_sdram.memory_roof
+        assert layer.macs == layer.mac_roof * TINY.rows * TINY.columns
+        assert (layer.passes > 0) == (layer.kind in ("QuantizedLayer", "Attention"))
+
+
+def one_move(port: Port, beats: int, out: Port, out_beats: int) -> int:
+    timeline = Timeline(TINY, ON_CHIP, np.zeros(0, np.uint8))
+    timeline.do(Command(Opcode.WRITE, out, counts=(out_beats, 1, 1, 1)))
+    timeline.do(Command(Opcode.READ, port, counts=(beats, 1, 1, 1)))
+    timeline.do(Command(Opcode.WAIT))
+    timeline.do(Command(Opcode.STOP))
+    return round(timeline.end())
+
+
+@pytest.mark.parametrize(
+    ("port", "out", "share", "per_beat"),
+    [
+        (Port.COPY, Port.COPIED, 1.0, 2.0),
+        (Port.RESIDUAL_VALUES, Port.SUMS, 0.5, 1.5),
+        (Port.ACTIVATION_VALUES, Port.ACTIVATED, 1.0, 2.0),
+    ],
+)
+def test_reads_and_their_writes_share_the_port(port: Port, out: Port, share: float, per_beat: float) -> None:
+    short, long = (one_move(port, beats, out, int(beats * share)) for beats in (200, 1200))
+    assert long - short == 1000 * per_beat
+
+
+def test_a_write_that_nothing_feeds_does_not_end_with_another_port() -> None:
+    timeline = Timeline(TINY, ON_CHIP, np.zeros(0, np.uint8))
+    timeline.do(Command(Opcode.WRITE, Port.COPIED, counts=(8, 1, 1, 1)))
+    timeline.do(Command(Opcode.WRITE, Port.SUMS, counts=(4, 1, 1, 1)))
+    timeline.do(Command(Opcode.READ, Port.RESIDUAL_VALUES, counts=(8, 1, 1, 1)))
+    timeline.do(Command(Opcode.READ, Port.COPY, counts=(800, 1, 1, 1)))
+    timeline.do(Command(Opcode.WAIT))
+    assert timeline.end() > 1600
+
+
+def test_rounds_move_the_addresses() -> None:
+    body = [Command(Opcode.READ, Port.COPY, 64, base=2), Command(Opcode.WAIT)]
+    repeat = Command(Opcode.REPEAT, address=COMMAND_BYTES, rounds=3, steps=(0, 32, 0, 0, 0))
+    commands = [Command(Opcode.WAIT), *body, repeat, replace(body[0], address=0)]
+    done = list(rolled_out(commands, 0, len(commands)))
+    assert [command.address for command, _ in done if command.opcode == Opcode.READ] == [64, 96, 128, 0]
+    assert [again for command, again in done if command.opcode == Opcode.REPEAT] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_delays_are_those_of_the_hardware(name: str) -> None:
+    preset = PRESETS[name]
+    mine, array = Delays(preset), attention_geometry(preset).array
+    norm = LayerNormUnit(lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=1)
+    assert (mine.norm_turnaround, delays.NORM_RELEASE) == (norm.turnaround, norm.release)
+    assert abs(delays.NORM_PIPELINE - norm.pipeline) <= 1
+    assert delays.NORM_BUFFERS == NORM_BUFFERS
+    assert mine.result == MultiplyAccumulate.latency(array) + array.column_groups
+    assert mine.row_groups * 17 + 1 + delays.LOAD_EXTRA == load_cycles(array, np.arange(-8, 8))
+
+
+def test_memory_that_does_not_exist() -> None:
+    with pytest.raises(UserError, match="choose onchip or sdram"):
+        memory_rate("core", TINY)
+
+
+def test_bound_is_the_higher_roof() -> None:
+    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 0, 0)
+    assert layer.bound == "memory"
+    assert replace(layer, mac_roof=8).bound == "array"
+
+
+def test_no_figure_needs_a_picture() -> None:
+    """The model reads no result of the simulation: neither the executor nor the bench."""
+    folder = Path(__file__).resolve().parents[3] / "sim" / "cycles"
+    for file in folder.glob("*.py"):
+        modules = [
+            node.module or "" for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        assert not [module for module in modules if module.startswith(("sim.executor", "sim.bench"))]
