@@ -71,12 +71,14 @@ class Control(wiring.Component):
         self._bases = [Signal(ADDRESS_BITS, name=f"base{number}") for number in range(1, BASES + 1)]
         held, valid, done = Signal(checked), Signal(), Signal()
         running, stopped = Signal(), Signal()
+        ending = held.STOP & (held.kind == 0)
         fault = self.o_fault
         m.d.comb += [
             self.o_halt.eq(fault.kind != 0),
             self.o_start.eq(self.start & ~running & ~self.o_halt),
             self.o_stop.eq(stopped | self.o_halt),
-            self.i.ready.eq((~valid | done) & ~self.o_stop),
+            # Nothing behind STOP is a command.
+            self.i.ready.eq((~valid | (done & ~ending)) & ~self.o_stop),
             self.o_read.payload.eq(held.move),
             self.o_write.payload.eq(held.move),
         ]
@@ -101,9 +103,10 @@ class Control(wiring.Component):
                 m.d.sync += stopped.eq(done)
         with m.If(self.o_start):
             m.d.sync += [running.eq(1), self.o_done.eq(0)]
-        with m.If(stopped & self.quiet):
+        # What STOP still waits for may fail or never come: until then errors are kept and the watchdog counts.
+        with m.If(stopped & self.quiet & ~self.o_halt & (self.fault.kind == 0)):
             m.d.sync += [running.eq(0), stopped.eq(0), self.o_done.eq(1)]
-        self._keep_first_fault(m, held, valid, done, running & ~stopped)
+        self._keep_first_fault(m, held, valid, done, running)
         return m
 
     def _check(self, m: Module, arriving: Any) -> None:

@@ -57,10 +57,12 @@ def run(
     limit: int = 20000,
     seed: int = 0,
     deaf: bool = False,
+    dead_from: int = 1 << 30,
 ) -> Outcome:
     """Run the program at address 0 until it is done or stops.
 
     size, real_size: bytes of memory that the mover believes in, and that there are. stall: of memory's requests.
+    dead_from: cycle from which on memory takes none.
     refuse: of the recorded ports, always with `deaf`.
     """
     beats = Beats(BEAT, size // BEAT)
@@ -97,7 +99,7 @@ def run(
         ctx.set(mover.i_start, 0)
         halted = None
         while not ctx.get(mover.o_done) and (halted is None or outcome.cycles < halted + 20):
-            ctx.set(stalled, bool(rng.random() < stall))
+            ctx.set(stalled, bool(rng.random() < stall) or outcome.cycles >= dead_from)
             ready = {port: not deaf and bool(rng.random() >= refuse) for port in RECORDED}
             for port, value in ready.items():
                 ctx.set(getattr(mover, f"to_{port}").ready, value)

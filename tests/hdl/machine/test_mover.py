@@ -287,3 +287,17 @@ def test_watchdog(program: list[Command], where: int, deaf: bool) -> None:
     outcome = run(image(program, b"", 4096), deaf=deaf)
     assert outcome.fault == Fault.WATCHDOG
     assert outcome.where == where
+
+
+def test_memory_that_dies_while_stop_waits_for_it() -> None:
+    """Commands behind STOP are on their way to memory then; at whatever cycle it dies, the run ends."""
+    program = image([write(Port.COPIED, 2048, (4,)), read(Port.COPY, AT, (4,)), WAIT, STOP], DATA, AT)
+    cycles = run(program).cycles
+    faults = {run(program, dead_from=dead).fault for dead in range(cycles - 12, cycles + 2)}
+    assert faults == {Fault.NONE, Fault.WATCHDOG}
+
+
+def test_what_lies_behind_stop_is_no_command() -> None:
+    outcome = run(image([STOP, *LATE], DATA, AT))
+    assert outcome.fault == Fault.NONE
+    assert outcome.memory[2048:] == bytes(2048)
