@@ -41,12 +41,15 @@ NEVER: Final = 1 << 62
 @dataclass(frozen=True)
 class MemoryModel:
     """Memory behind the port. latency: cycles from a read to its response, at least 1. refused: requests of 256 that
-    are put off by a cycle, at random by `seed`. broken_from: byte address from which on reads and writes fail."""
+    are put off by a cycle, at random by `seed`. broken_from: byte address from which on reads and writes fail.
+    stall_from, stall_cycles: memory takes and answers nothing in that many cycles from that one on."""
 
     latency: int = 8
     refused: int = 0
     seed: int = 0
     broken_from: int = NEVER
+    stall_from: int = NEVER
+    stall_cycles: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,8 @@ class MachineRun:
 
     memory: all bytes of it. cycles: from start to STOP, to the error or to the limit. fault, where: kind of the error
     and address of its command; Fault.NONE with `done`, or when the limit came first. reads, writes: beats moved;
-    late_writes: those after the error. seconds: of the simulation.
+    late_writes: those asked for after the error; the one that waits at memory then may still be taken. seconds: of the
+    simulation.
     """
 
     memory: bytes
@@ -98,6 +102,7 @@ def run_program(
         numbers = (
             *(preset.memory_bytes, writable, max_cycles),
             *(model.latency, model.refused, model.seed, model.broken_from),
+            *(model.stall_from, model.stall_cycles),
         )
         try:
             process = subprocess.run(

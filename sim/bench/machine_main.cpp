@@ -1,7 +1,8 @@
 // Runs a verilated machine on a memory that lives here: load an image, run to STOP or an error, write memory back.
 //
 // Arguments: image, result, memory bytes, writable, most cycles, latency of memory, refusals of 256, seed,
-// address from which memory answers with errors. One line of JSON on standard output.
+// address from which memory answers with errors, first cycle in which memory stalls and number of such
+// cycles (none if left out). One line of JSON on standard output.
 #include <chrono>
 #include <cinttypes>
 #include <cstdint>
@@ -38,9 +39,10 @@ std::vector<uint8_t> load(const char* name, uint64_t size) {
 
 double sc_time_stamp() { return 0; }
 
-int main(int, char** argv) {
+int main(int argc, char** argv) {
     const uint64_t size = number(argv[3]), limit = number(argv[5]), latency = number(argv[6]);
     const uint64_t refused = number(argv[7]), broken = number(argv[9]);
+    const uint64_t stall = argc > 11 ? number(argv[10]) : 0, stall_cycles = argc > 11 ? number(argv[11]) : 0;
     uint64_t random = number(argv[8]) * 2 + 1;
     std::vector<uint8_t> memory = load(argv[1], size);
     auto context = std::make_unique<VerilatedContext>();
@@ -49,7 +51,7 @@ int main(int, char** argv) {
     std::deque<Answer> answers;
 
     uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0;
-    bool failed = false;
+    bool failed = false, waiting = false;
     top->clk = 0;
     top->rst = 1;
     top->writable = number(argv[4]);
@@ -69,8 +71,9 @@ int main(int, char** argv) {
     };
     while (cycles < limit && !top->o_done && (stopped == 0 || cycles < stopped + 64)) {
         random = random * 6364136223846793005ull + 1442695040888963407ull;
-        top->i_ready = ((random >> 33) & 255) >= refused;
-        top->i_valid = !answers.empty() && answers.front().due <= cycles;
+        const bool stalled = cycles >= stall && cycles - stall < stall_cycles;
+        top->i_ready = !stalled && ((random >> 33) & 255) >= refused;
+        top->i_valid = !stalled && !answers.empty() && answers.front().due <= cycles;
         if (top->i_valid) {
             const Answer answer = answers.front();
             answers.pop_front();
@@ -86,19 +89,24 @@ int main(int, char** argv) {
             const bool error = address + beat > size || address >= broken;
             if (top->o_write) {
                 ++writes;
-                if (stopped != 0) ++late_writes;
+                if (stopped != 0 && !waiting) ++late_writes;
                 if (error) failed = true;
                 else std::memcpy(&memory[address], &top->o_data, beat);
             } else {
                 ++reads;
                 answers.push_back({cycles + latency, address, error});
             }
+            waiting = false;
         }
         top->clk = 1;
         top->eval();
         top->i_start = 0;
         ++cycles;
-        if (stopped == 0 && top->o_error != 0) stopped = cycles;
+        if (stopped == 0 && top->o_error != 0) {
+            stopped = cycles;
+            // A request that memory has been offered stays: it was made before the error.
+            waiting = top->o_valid;
+        }
         if ((cycles & 0xfff) == 0 && seconds(spoken) > 10) {
             spoken = std::chrono::steady_clock::now();
             std::fprintf(stderr, "machine: %" PRIu64 " cycles, %.0f s\n", cycles, seconds(begin));
