@@ -26,8 +26,8 @@ from sim.machine.presets import preset_of
 from sim.progress import progress_bar
 from sim.record import write_json
 
-CYCLES: Final = 20
-"""A run may take so many times the cycles of the one without a fault, and the watchdog's patience twice."""
+CYCLES: Final = 1000
+"""A run may take so many times the cycles of the one without a fault: a flipped count makes a READ long, not endless."""
 
 
 def host_refuses(folder: Path, image: bytes) -> bool:
