@@ -27,7 +27,7 @@ from sim.progress import progress_bar
 from sim.record import write_json
 
 CYCLES: Final = 1000
-"""A run may take so many times the cycles of the one without a fault: a flipped count makes a READ long, not endless."""
+"""Most cycles, in those of the run without a fault: a flipped count makes a READ long, never endless."""
 
 
 def host_refuses(folder: Path, image: bytes) -> bool:
