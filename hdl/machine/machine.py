@@ -11,6 +11,7 @@ from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.position import PositionUnit
 from hdl.layer_norm.layer_norm import LayerNormUnit
+from hdl.link.token import StreamRegister
 from hdl.machine.code_path import CodePath
 from hdl.machine.delivery import Weights
 from hdl.machine.fault import KIND_BITS
@@ -162,7 +163,14 @@ class Machine(wiring.Component):
             if is_output(port):
                 self._take(m, inner, getattr(mover, f"from_{int(port)}"))
             else:
-                self._give(m, port, getattr(mover, f"to_{int(port)}"), inner)
+                given = getattr(mover, f"to_{int(port)}")
+                if port == Port.SCALE and sizes[port] > preset.beat_bytes:
+                    # The array takes a scale and a bias together, and payloads of several beats are put together in
+                    # one place: the scale waits here for the bias.
+                    m.submodules.scale = waiting = StreamRegister(given.payload.shape())
+                    wiring.connect(m, given, waiting.i)
+                    given = waiting.o
+                self._give(m, port, given, inner)
         copy, copied = getattr(mover, f"to_{int(Port.COPY)}"), getattr(mover, f"from_{int(Port.COPIED)}")
         m.d.comb += [
             copied.payload.eq(copy.payload.data),

@@ -136,7 +136,7 @@ def compile_machine(preset: MachinePreset, *, patience: int = PATIENCE, cache_fo
     tools = [MAIN.read_text(), tool_versions(), VERILATOR_ARGUMENTS, MAKE_ARGUMENTS]
     root = default_cache() if cache_folder is None else cache_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    note = root / f"{_digest([asdict(preset), patience, _sources(), tools])}.machine"
+    note = root / f"{_digest([asdict(preset), patience, SOURCES, tools])}.machine"
     if note.is_file() and (binary := root / note.read_text() / BINARY).is_file():
         return binary
     source = verilog_of(MachinePins(preset, patience=patience), TOP)
@@ -163,6 +163,10 @@ def _sources() -> list[tuple[str, str]]:
     files = [path for part in ("hdl", "sim/contract", "sim/machine") for path in (root / part).rglob("*.py")]
     files.append(root / "sim" / "bench" / "machine_pins.py")
     return [(str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(files)]
+
+
+SOURCES: Final = _sources()
+"""As they were when this process imported them, which is what it builds from."""
 
 
 def _build(source: str, scratch: Path) -> Path:
