@@ -1,3 +1,5 @@
+# amaranth: UnusedElaboratable=no
+
 """The model against cycles that the simulated hardware took, and against its own roofs."""
 
 import ast
