@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hdl.array.geometry import PRESETS
 from hdl.attention.code_gather import CodeGather
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.ecp5.block_memory import BlockMemory
 from sim.assets import retina_picture
@@ -35,6 +35,7 @@ from sim.contract.errors import UserError
 from sim.golden import GoldenModel
 from sim.golden.parameters import Executed
 from sim.golden.tap import executed_operation
+from sim.machine.settings import Phase
 from sim.picture import load_picture
 from sim.progress import progress_bar
 from sim.record import write_json

@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.bench.machine_layers import initial_memory
 from sim.compiler.compile import Program, compile_encoder
+from sim.compiler.run import initial_memory
 from sim.contract.activation_table import sample_function
 from sim.contract.attention import Attention, StaticBias
 from sim.contract.depthwise import Depthwise

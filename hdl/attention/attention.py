@@ -43,7 +43,7 @@ from hdl.array.array import Array
 from hdl.array.geometry import CODE_BITS
 from hdl.array.loader import codebook_word_layout, weights_layout
 from hdl.attention.code_gather import CodeGather
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.attention.sequencer import AttentionSequencer
 from hdl.ecp5.block_ram import BlockRam
@@ -54,6 +54,7 @@ from hdl.sequencer import CommandSequencer
 from hdl.softmax.geometry import BIAS_BITS as POSITION_BITS
 from hdl.softmax.softmax import Softmax
 from sim.contract.constants import BIAS_BITS, SCALE_BITS, WIDE_BITS
+from sim.machine.settings import Phase
 
 KEEP_CYCLES = 3
 """Cycles from the transfer of a LOAD of scales alone to the next command's."""

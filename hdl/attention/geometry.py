@@ -1,6 +1,5 @@
 """Sizes of an attention unit, checked once, and the layouts of its streams."""
 
-import enum
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,14 +18,6 @@ STREAMED_PLANES_MAX: Final = 3
 """RUNs on one LOAD: nibbles of P, or the diagonals of two nibbles of q and two of k side by side."""
 
 BUFFER_WORDS_MAX: Final = 1 << 16
-
-
-class Phase(enum.IntEnum):
-    """What a command does."""
-
-    SCORES = 0
-    MIX = 1
-    DENSE = 2
 
 
 @dataclass(frozen=True, kw_only=True)

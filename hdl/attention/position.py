@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
-from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
@@ -26,19 +26,12 @@ from hdl.softmax.geometry import BIAS_BITS
 from hdl.vector.credit_fifo import CreditFifo
 from sim.contract.attention import MAX_KEYS, decomposed_bias, static_bias
 from sim.contract.constants import WIDE_BITS
+from sim.machine.settings import PositionKind
 
 LANES = (2, 4, 8, 16, 32)
 WINDOWS = (2, 4, 8, 16, 32, 64)
 FIELD_BITS = 16
 """Of the number of a query, and of their count."""
-
-
-class Kind(enum.IntEnum):
-    """Where the biases come from."""
-
-    NONE = 0
-    STATIC = 1
-    DECOMPOSED = 2
 
 
 class PositionUnit(wiring.Component):
@@ -104,9 +97,9 @@ class PositionUnit(wiring.Component):
 
         by_row: int16 (rows, columns), the table, or (queries, 2 * rows - 1). by_column: (queries, 2 * columns - 1).
         """
-        if kind == Kind.STATIC and by_row is not None:
+        if kind == PositionKind.STATIC and by_row is not None:
             return static_bias(by_row, first_query, queries).astype(np.int32)
-        if kind == Kind.DECOMPOSED and by_row is not None and by_column is not None:
+        if kind == PositionKind.DECOMPOSED and by_row is not None and by_column is not None:
             return decomposed_bias(by_row, by_column, first_query)
         return np.zeros((queries, rows * columns), np.int32)
 
@@ -114,7 +107,7 @@ class PositionUnit(wiring.Component):
         """Prepare, then rows: loops over words and queries, as long as a row has its values and `o` a place."""
         m = Module()
         command = self.i_command.payload
-        kind = Signal(Kind, reset_less=True)
+        kind = Signal(PositionKind, reset_less=True)
         m.submodules.walk = walk = KeyWalk(lanes=self.lanes)
         m.submodules.loader = loader = PositionLoader(lanes=self.lanes)
         m.submodules.loops = loops = Loops([-(-self.keys // self.lanes), (1 << FIELD_BITS) - 1])
@@ -133,15 +126,15 @@ class PositionUnit(wiring.Component):
             walk.columns.eq(command.columns),
             walk.step.eq(issue),
             walk.rewind.eq(row_ends),
-            loader.start.eq(taken & (command.kind != Kind.NONE)),
-            loader.static.eq(command.kind == Kind.STATIC),
+            loader.start.eq(taken & (command.kind != PositionKind.NONE)),
+            loader.static.eq(command.kind == PositionKind.STATIC),
             loader.rows.eq(command.rows),
             loader.columns.eq(command.columns),
             loader.queries.eq(command.queries),
             issue.eq(running & self._values_are_there(m, taken, kind, loader, row_ends) & fifo.o_room),
             row_ends.eq(issue & loops.ends[0]),
             # Two cycles behind, so that what is written never meets what is read.
-            loader.emptied.eq(delay(m, row_ends & (kind == Kind.DECOMPOSED), 2, "emptied", reset_less=False)),
+            loader.emptied.eq(delay(m, row_ends & (kind == PositionKind.DECOMPOSED), 2, "emptied", reset_less=False)),
             loops.step.eq(issue),
             fifo.spend.eq(issue),
             fifo.store.eq(delay(m, issue, self.STAGES, "issue", reset_less=False)),
@@ -152,12 +145,12 @@ class PositionUnit(wiring.Component):
         m.d.comb += self.o_idle.eq(idle & fifo.o_empty)
 
         half = Signal()
-        with m.If(row_ends & (kind == Kind.DECOMPOSED)):
+        with m.If(row_ends & (kind == PositionKind.DECOMPOSED)):
             m.d.sync += half.eq(~half)
         # By the time values are there another command may have begun.
         kind_late = delay(m, kind, 1 + PositionLane.COUNTS_AFTER, "kind")
         with_row, with_column = Signal(), Signal()
-        m.d.comb += [with_row.eq(kind_late != Kind.NONE), with_column.eq(kind_late == Kind.DECOMPOSED)]
+        m.d.comb += [with_row.eq(kind_late != PositionKind.NONE), with_column.eq(kind_late == PositionKind.DECOMPOSED)]
         self._write(m, loader, kind, lanes)
         for number, lane in enumerate(lanes):
             m.d.sync += [
@@ -165,7 +158,7 @@ class PositionUnit(wiring.Component):
                 lane.column.eq(query_column - walk.column[number]),
             ]
             m.d.comb += [
-                lane.static.eq(kind == Kind.STATIC),
+                lane.static.eq(kind == PositionKind.STATIC),
                 lane.half.eq(delay(m, half, 1, f"half{number}")),
                 lane.with_row.eq(with_row),
                 lane.with_column.eq(with_column),
@@ -188,8 +181,8 @@ class PositionUnit(wiring.Component):
             Signal(SIDE_BITS + 1, name=name, reset_less=True) for name in ("query_row", "query_column", "begin", "end")
         )
         counting, divides = Signal(), Signal()
-        decomposed = kind == Kind.DECOMPOSED
-        m.d.comb += divides.eq((kind != Kind.NONE) & (remainder >= columns))
+        decomposed = kind == PositionKind.DECOMPOSED
+        m.d.comb += divides.eq((kind != PositionKind.NONE) & (remainder >= columns))
         m.d.comb += [loops.counts.loop0.eq((keys + self.lanes - 1) >> (self.lanes - 1).bit_length())]
         m.d.comb += loops.counts.loop1.eq(queries)
         with m.If(rows_left != 0):
@@ -237,18 +230,20 @@ class PositionUnit(wiring.Component):
     def _values_are_there(m: Module, taken: Signal, kind: Any, loader: PositionLoader, row_ends: Signal) -> Any:
         """The values of the row that is next have been loaded."""
         loaded, queries = Signal(), Signal(range(HALVES + 1))
-        m.d.sync += queries.eq(queries + (loader.o_columns & loader.o_filled) - (row_ends & (kind == Kind.DECOMPOSED)))
+        m.d.sync += queries.eq(
+            queries + (loader.o_columns & loader.o_filled) - (row_ends & (kind == PositionKind.DECOMPOSED))
+        )
         with m.If(taken):
             m.d.sync += loaded.eq(0)
         with m.Elif(loader.o_filled):
             m.d.sync += loaded.eq(1)
-        return (kind == Kind.NONE) | Mux(kind == Kind.STATIC, loaded, queries != 0)
+        return (kind == PositionKind.NONE) | Mux(kind == PositionKind.STATIC, loaded, queries != 0)
 
     def _write(self, m: Module, loader: PositionLoader, kind: Any, lanes: list[PositionLane]) -> None:
         """What is loaded goes into every lane, a register later."""
         address = Signal(range(rows_words(self._window_bits)))
         of_table = Cat(loader.o_pair[: self._window_bits - 1], loader.o_line[: self._window_bits])
-        m.d.comb += address.eq(Mux(kind == Kind.STATIC, of_table, Cat(loader.o_pair, loader.o_half)))
+        m.d.comb += address.eq(Mux(kind == PositionKind.STATIC, of_table, Cat(loader.o_pair, loader.o_half)))
         enables = Signal(2)
         m.d.comb += enables.eq(Cat(loader.o_rows, loader.o_columns))
         enables = delay(m, enables, 1, "write_enables", reset_less=False)

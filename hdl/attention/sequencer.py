@@ -6,9 +6,10 @@ from amaranth.hdl import Elaboratable, Module, Mux, Shape, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.loops import Loops
 from hdl.sequencer import Opcode, command_layout
+from sim.machine.settings import Phase
 
 LOOPS = ("runs", "planes", "groups", "tiles")
 """From the innermost outwards."""

@@ -7,8 +7,9 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.machine.code_packer import CodePacker
-from hdl.machine.token_order import BEATS_MAX, TokenOrder
+from hdl.machine.token_order import TokenOrder
 from hdl.vector.encoder import CodeEncoder
+from sim.machine.settings import TOKEN_BEATS_MAX
 
 
 class CodePath(wiring.Component):
@@ -20,7 +21,7 @@ class CodePath(wiring.Component):
 
     def __init__(self, *, lanes: int, tables: int) -> None:
         self._order = TokenOrder(lanes=lanes)
-        self._encoder = CodeEncoder(lanes=lanes, channels=lanes * BEATS_MAX, tables=tables)
+        self._encoder = CodeEncoder(lanes=lanes, channels=lanes * TOKEN_BEATS_MAX, tables=tables)
         self._packer = CodePacker(lanes=lanes)
 
         def of(port: Any) -> Any:
@@ -56,7 +57,7 @@ class CodePath(wiring.Component):
         wiring.connect(m, encoder.o, packer.i)
         wiring.connect(m, packer.o, wiring.flipped(self.o))
         # Two tokens in front of the encoder, and far fewer in it.
-        between = Signal(range(4 * BEATS_MAX))
+        between = Signal(range(4 * TOKEN_BEATS_MAX))
         m.d.sync += between.eq(between + (self.i.valid & self.i.ready) - (encoder.o.valid & encoder.o.ready))
         m.d.comb += [
             packer.i_planes.payload.eq(self.i_planes.payload),

@@ -24,12 +24,10 @@ from hdl.vector.depthwise import DepthwiseConvolution
 from hdl.vector.residual import ResidualAdd
 from sim.machine.ports import RECORDS, Port, is_output, payload_bytes
 from sim.machine.presets import MachinePreset
+from sim.machine.settings import SCORE_PLANES
 
 NORM_BUFFERS: Final = 3
 """Tokens that LayerNorm holds: four lanes need three to keep up with 160 channels."""
-
-SCORE_PLANES: Final = 2
-"""Nibbles of a level of P, as SCORE_LEVEL has them."""
 
 TABLE_BITS: Final = 8
 """Of an entry of a product table: a signed weight of 4 bits times a code of 0..15."""

@@ -13,9 +13,9 @@ from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
 from sim.contract.constants import WIDE_BITS
+from sim.machine.settings import TOKEN_BEATS_MAX
 
 LANES: Final = (2, 4, 8, 16)
-BEATS_MAX: Final = 512
 TOKENS: Final = 2
 """One is written while the other is read."""
 
@@ -37,9 +37,9 @@ class TokenOrder(wiring.Component):
     any channel. Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
-    def __init__(self, *, lanes: int = 8, beats: int = BEATS_MAX) -> None:
+    def __init__(self, *, lanes: int = 8, beats: int = TOKEN_BEATS_MAX) -> None:
         self.lanes = require("lanes", lanes, LANES, f"one of {LANES}")
-        self.beats = require("beats", beats, range(2, BEATS_MAX + 1), f"in 2..{BEATS_MAX}")
+        self.beats = require("beats", beats, range(2, TOKEN_BEATS_MAX + 1), f"in 2..{TOKEN_BEATS_MAX}")
         self._lane_bits = lanes.bit_length() - 1
         self._beat_bits = (beats - 1).bit_length()
         channel_bits = self._beat_bits + self._lane_bits

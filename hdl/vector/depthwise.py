@@ -15,16 +15,16 @@ from hdl.finish import Finish
 from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
-from hdl.vector.raster import COLUMNS_MIN, Raster, map_layout, map_setting
+from hdl.vector.raster import Raster, map_layout, map_setting
 from hdl.vector.right_shift import RightShift, shift_latency
 from sim.contract.constants import WIDE_BITS
 from sim.contract.depthwise import Depthwise
 from sim.contract.wide import Wide
+from sim.machine.settings import MAP_COLUMNS_MIN, TAPS
 
 LANES_MAX: Final = 14
 """With eleven multipliers each, fourteen lanes take those of an LFE5U-85F."""
 
-TAPS: Final = 9
 WEIGHT_BITS: Final = 8
 MULTIPLIER_BITS: Final = 16
 BIAS_BITS: Final = 45
@@ -69,8 +69,8 @@ class DepthwiseConvolution(wiring.Component):
 
     def __init__(self, *, lanes: int = 4, columns: int = 256) -> None:
         self.lanes = require("lanes", lanes, range(1, LANES_MAX + 1), f"in 1..{LANES_MAX}")
-        limit = f"in {COLUMNS_MIN}..{COLUMNS_MAX}"
-        self.columns = require("columns", columns, range(COLUMNS_MIN, COLUMNS_MAX + 1), limit)
+        limit = f"in {MAP_COLUMNS_MIN}..{COLUMNS_MAX}"
+        self.columns = require("columns", columns, range(MAP_COLUMNS_MIN, COLUMNS_MAX + 1), limit)
         pixel = data.ArrayLayout(signed(WIDE_BITS), lanes)
         channel = data.StructLayout(
             {

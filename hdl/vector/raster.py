@@ -1,25 +1,24 @@
 """Walks a 3x3 window over a map whose pixels arrive in rows: when to take a pixel, what is outside the map."""
 
-from typing import Any, Final
+from typing import Any
 
 from amaranth.hdl import Cat, Const, Elaboratable, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-ROWS_MAX: Final = 1024
-
-COLUMNS_MIN: Final = 3
-"""A column of a line buffer must be stored before the next row reads it."""
+from sim.machine.settings import MAP_COLUMNS_MIN, MAP_ROWS_MAX
 
 
 def map_layout(columns: int) -> data.StructLayout:
     """Size and stride of a map of at most `columns` columns; rows and columns are counted from 0."""
-    return data.StructLayout({"last_row": range(ROWS_MAX), "last_column": range(columns), "stride_two": unsigned(1)})
+    return data.StructLayout(
+        {"last_row": range(MAP_ROWS_MAX), "last_column": range(columns), "stride_two": unsigned(1)}
+    )
 
 
 def map_setting(rows: int, columns: int, stride: int, *, limit: int) -> dict[str, int]:
     """A map_layout of a map. Raises ValueError for other than 1..1024 rows or 3..`limit` columns."""
-    for name, value, low, high in (("rows", rows, 1, ROWS_MAX), ("columns", columns, COLUMNS_MIN, limit)):
+    for name, value, low, high in (("rows", rows, 1, MAP_ROWS_MAX), ("columns", columns, MAP_COLUMNS_MIN, limit)):
         if not low <= value <= high:
             nearest = min(max(value, low), high)
             raise ValueError(f"a map with {name}={value} must have {low}..{high}; nearest valid value: {nearest}")
@@ -70,9 +69,9 @@ class Raster(wiring.Component):
         second_row = Signal()
         following = Signal()
         column = Signal(range(self._columns))
-        row = Signal(range(ROWS_MAX))
+        row = Signal(range(MAP_ROWS_MAX))
         centre_column = Signal(range(self._columns))
-        centre_row = Signal(range(ROWS_MAX))
+        centre_row = Signal(range(MAP_ROWS_MAX))
         at_right = Signal()
         at_bottom = Signal()
         step = Signal()

@@ -17,9 +17,7 @@ from hdl.vector.credit_fifo import CreditFifo
 from sim.contract.constants import WIDE_BITS
 from sim.contract.residual import Residual
 from sim.contract.wide import Wide
-
-DISTANCE_MAX: Final = 16
-"""Most by which an input's exponent may lie below or above the result's."""
+from sim.machine.settings import DISTANCE_MAX
 
 LANES_MAX: Final = 32
 
@@ -114,7 +112,11 @@ class ResidualAdd(wiring.Component):
                 aligned.eq(Mux(second_far, second.o << DISTANCE_MAX, second.o)),
                 total.eq(adder.o),
             ]
-            half, below, floor = total[DISTANCE_MAX - 1], total[: DISTANCE_MAX - 1], total[DISTANCE_MAX:]
+            half, below, floor = (
+                total[DISTANCE_MAX - 1],
+                total[: DISTANCE_MAX - 1],
+                total[DISTANCE_MAX:],
+            )
             top = floor[WIDE_BITS - 1 :]  # all equal when the floor fits
             m.d.comb += [
                 finish.floor.eq(floor),

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from hdl.array.geometry import PRESETS
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from hdl.softmax.search import threshold_words
 from sim.bench.attention_schedule import Plan
 from sim.bench.packing import pack, payload_bytes, unpack
 from sim.bench.player import BackPressure, Episode, Flip, play
 from sim.bench.unit import CompiledUnit, compile_unit
+from sim.machine.settings import Phase
 
 TOP: Final = "attention"
 

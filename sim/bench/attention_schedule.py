@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from hdl.attention.attention import Attention as AttentionUnit
 from hdl.attention.attention import command_cycles, run_codebooks
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from sim.contract.attention import Attention, DecomposedBias, stationary_planes
 from sim.contract.codebook import high_plane_codebook, low_plane_codebook
 from sim.contract.constants import BIAS_FRACTION_BITS, CODES, LEVEL_MAX, SCALE_BITS, SCALE_FRACTION_BITS
 from sim.contract.errors import UserError
 from sim.contract.layer import weight_nibbles
+from sim.machine.settings import Phase
 
 Q_SHIFT = 128
 NIBBLES, Q_LEVELS, Q_HIGH = 0, 1, 1

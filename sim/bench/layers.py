@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from sim.bench.machine_layers import LayerRun, run_layers
+from sim.bench.verilator import BenchError
 from sim.compiler.compile import compile_encoder
 from sim.contract.errors import UserError
-from sim.contract.wide import to_wide
 from sim.golden import GoldenModel
 from sim.machine.presets import PRESETS, preset_of
 from sim.picture import load_picture, preprocess
@@ -93,8 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = GoldenModel.from_folder(arguments.model)
     program = compile_encoder(model.parameters, model.architecture, preset)
     layers = parse_layers(arguments.layers, len(program.layers))
-    pixels = preprocess(picture, model.architecture.input_format).pixels
-    wide = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), model.architecture.input_exponent)
+    wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
         "preset": preset.name,
         "program_sha256": hashlib.sha256(program.image).hexdigest(),
@@ -103,10 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
     results = _known(arguments.json, identity)
     missing = [number for number in layers if str(number) not in results]
     with tqdm(total=len(layers), initial=len(layers) - len(missing), desc="layers", unit="layer") as progress:
-        for number, layer_run in run_layers(program, wide, missing):
-            results[str(number)] = _entry(layer_run)
-            write_json(arguments.json, {**identity, "layers": results})
-            progress.update()
+        try:
+            for number, layer_run in run_layers(program, wide, missing):
+                results[str(number)] = _entry(layer_run)
+                write_json(arguments.json, {**identity, "layers": results})
+                progress.update()
+        except BenchError as error:
+            raise UserError(str(error)) from error
     chosen = [results[str(number)] for number in layers]
     wrong = [entry for entry in chosen if entry["differing_bytes"]]
     cycles = sum(entry["cycles"] for entry in chosen)

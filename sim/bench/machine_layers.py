@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sim.bench.machine_bench import MachineRun, run_program
 from sim.bench.verilator import BenchError
 from sim.compiler.compile import Layer, Program
-from sim.compiler.run import StepDone, place, taken
+from sim.compiler.run import StepDone, initial_memory, taken
 from sim.contract.errors import UserError
 from sim.contract.wide import Wide
 from sim.executor import Executor
@@ -36,14 +36,6 @@ class LayerRun:
     seconds: float
     differing_bytes: int
     difference: str | None
-
-
-def initial_memory(program: Program, picture: Wide) -> NDArray[np.uint8]:
-    """Memory with the program's image and the picture (side, side, 3), as the host leaves it."""
-    memory = np.zeros(program.preset.memory_bytes, np.uint8)
-    memory[: len(program.image)] = np.frombuffer(program.image, np.uint8)
-    place(memory, program.picture, picture.values)
-    return memory
 
 
 def commands_of(program: Program, layer: Layer) -> bytes:

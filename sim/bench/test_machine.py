@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sim.bench.machine_bench import MachineRun, MemoryModel, run_program
-from sim.bench.machine_layers import initial_memory
 from sim.compiler.compile import Program, compile_encoder
-from sim.compiler.run import taken
+from sim.compiler.run import initial_memory, taken
 from sim.executor import Executor
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.faults import Fault

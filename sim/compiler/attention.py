@@ -24,17 +24,9 @@ from sim.contract.errors import UserError
 from sim.contract.layer import level_codebooks, weight_nibbles
 from sim.machine.ports import Port
 from sim.machine.presets import CODE_BYTES
-
-SCORES: Final = 0
-MIX: Final = 1
-SCORE_PLANES: Final = 2
-"""Nibbles of a level of P that a record of SCORE_LEVEL holds."""
+from sim.machine.settings import SCORE_PLANES, Phase, PositionKind
 
 THRESHOLD_MAX: Final = (1 << 15) - 1
-
-NO_BIAS: Final = 0
-STATIC_BIAS: Final = 1
-DECOMPOSED_BIAS: Final = 2
 
 
 @dataclass(frozen=True)
@@ -136,7 +128,7 @@ class AttentionLowering:
         """Codes of k or v. kept: tokens of a window that have a place; those that are not there become zeros where
         `kept` counts more tokens than there are. reached: tokens that are read from a window's first on."""
         builder, group = self.builder, HALF_TILE // unit
-        plan = plan_operand(encoder, planes, unit, group)
+        plan = plan_operand(encoder, planes, unit, group, builder.preset.lanes)
         groups = -(-kept // group)
         window = groups * plan.pitch
         address = builder.memory.take(self.windows * window + max(0, -(-reached // group) - groups) * plan.pitch)
@@ -148,7 +140,7 @@ class AttentionLowering:
             token = np.minimum(np.arange(first * group, (first + count) * group), self.tokens - 1)
             encode(
                 builder,
-                plan_operand(encoder, planes, unit, present),
+                plan_operand(encoder, planes, unit, present, builder.preset.lanes),
                 by_window[:, token].reshape(self.windows * count, -1),
                 address + first * plan.pitch,
                 (beats * count, builder.beat),
@@ -227,7 +219,7 @@ class AttentionLowering:
         blocks = self._windows_of_rows(rows.head)
         array_command(
             builder,
-            SCORES,
+            Phase.SCORES,
             codebook=first_book,
             queries=rows.queries,
             keys=self.tokens,
@@ -283,7 +275,9 @@ class AttentionLowering:
             (tiles, preset.columns * 2),
         )
         shape = {"tiles": tiles, "groups": groups, "planes": self.v_planes, "runs": runs}
-        array_command(builder, MIX, codebook=codebook, queries=rows.queries, keys=self.tokens, first=1, last=1, **shape)
+        array_command(
+            builder, Phase.MIX, codebook=codebook, queries=rows.queries, keys=self.tokens, first=1, last=1, **shape
+        )
         for tile in range(tiles):
             channel = rows.head * self.width + tile * preset.columns
             part = slice(channel, channel + preset.columns)
@@ -315,7 +309,7 @@ class AttentionLowering:
         builder, bias = self.builder, self.attention.position
         if isinstance(bias, StaticBias):
             side = bias.window
-            self._position_command(STATIC_BIAS, side, side, rows)
+            self._position_command(PositionKind.STATIC, side, side, rows)
             width = -(-side // builder.preset.lanes) * builder.preset.lanes
             table = padded(bias.table[rows.head].reshape(side, side), side, width)
             content = table.astype("<i2").tobytes()
@@ -324,14 +318,14 @@ class AttentionLowering:
             )
         elif isinstance(bias, DecomposedBias):
             assert vectors is not None
-            self._position_command(DECOMPOSED_BIAS, bias.rows, bias.columns, rows)
+            self._position_command(PositionKind.DECOMPOSED, bias.rows, bias.columns, rows)
             token = rows.window * self.tokens + rows.first
             builder.read(Port.POSITION_VALUES, vectors.of_tokens(token, rows.queries, builder))
         else:
             columns = math.gcd(self.tokens, math.isqrt(self.tokens))
-            self._position_command(NO_BIAS, self.tokens // columns, columns, rows)
+            self._position_command(PositionKind.NONE, self.tokens // columns, columns, rows)
 
-    def _position_command(self, kind: int, down: int, across: int, rows: RowSet) -> None:
+    def _position_command(self, kind: PositionKind, down: int, across: int, rows: RowSet) -> None:
         self.builder.send(
             Port.POSITION_COMMAND, kind=kind, rows=down, columns=across, first_query=rows.first, queries=rows.queries
         )

@@ -53,16 +53,10 @@ class Builder:
         self.memory = Allocator()
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
-        self._resident: dict[tuple[Port, int], bytes] = {}
-        self._codebooks: list[Levels | None] = [None] * preset.codebooks
+        self.begin_layer()
         self.zeros = self.constant(bytes(self.beat))
 
     # Constants
-
-    def begin_layer(self) -> None:
-        """Forget which tables the machine holds: a layer brings its own, and runs from any state of the units."""
-        self._resident.clear()
-        self._codebooks = [None] * self.preset.codebooks
 
     def constant(self, content: bytes) -> int:
         """Address of these bytes; the same bytes are kept once."""
@@ -130,11 +124,17 @@ class Builder:
 
     # Tables
 
-    def table(self, port: Port, fields: dict[str, Any], slot: int = 0) -> None:
-        """READ records that a unit keeps, unless it holds them already: the latest of this port and slot."""
+    def begin_layer(self) -> None:
+        """Forget which tables the machine holds: a layer brings its own, and runs from any state of the units."""
+        self._resident: dict[Port, bytes] = {}
+        self._encoder_tables: list[bytes | None] = [None] * self.preset.tables
+        self._codebooks: list[Levels | None] = [None] * self.preset.codebooks
+
+    def table(self, port: Port, fields: dict[str, Any]) -> None:
+        """READ records that a unit keeps, unless they are the latest that it was given."""
         content = pack_records(port, self.preset, fields)
-        if self._resident.get((port, slot)) != content:
-            self._resident[port, slot] = content
+        if self._resident.get(port) != content:
+            self._resident[port] = content
             self.read_block(port, self.constant(content), len(content) // payload_bytes(port, self.preset))
 
     def encoder_tables(self, tables: Sequence[bytes], where: str) -> list[int]:
@@ -148,23 +148,16 @@ class Builder:
                 f"{where} has {len(wanted)} level sets, the encoder of preset {self.preset.name} holds "
                 f"{self.preset.tables}; export with fewer groups"
             )
-        held = {self._resident.get((Port.ENCODER_TABLE, slot)): slot for slot in range(self.preset.tables)}
-        places: dict[bytes, int] = {}
-        for table in wanted:
-            content = pack_records(Port.ENCODER_TABLE, self.preset, _table_records(table, 0))
-            for slot in range(self.preset.tables):
-                content = pack_records(Port.ENCODER_TABLE, self.preset, _table_records(table, slot))
-                if held.get(content) == slot:
-                    places[table] = slot
-                    break
-        free = [slot for slot in range(self.preset.tables) if slot not in places.values()]
+        held = self._encoder_tables
+        places = {table: held.index(table) for table in wanted if table in held}
         # Empty places first, so that common tables stay.
-        free.sort(key=lambda slot: (Port.ENCODER_TABLE, slot) in self._resident)
-        for table in wanted:
-            if table not in places:
-                slot = free.pop(0)
-                places[table] = slot
-                self.table(Port.ENCODER_TABLE, _table_records(table, slot), slot)
+        free = sorted(set(range(len(held))) - set(places.values()), key=lambda slot: (held[slot] is not None, slot))
+        for table, slot in zip([table for table in wanted if table not in places], free, strict=False):
+            places[table], held[slot] = slot, table
+            codes = np.frombuffer(table, np.uint8)
+            fields = {"address": slot * codes.size + np.arange(codes.size), "code": codes}
+            content = pack_records(Port.ENCODER_TABLE, self.preset, fields)
+            self.read_block(Port.ENCODER_TABLE, self.constant(content), codes.size)
         return [places[table] for table in tables]
 
     def codebooks(self, wanted: Sequence[Levels], where: str) -> int:
@@ -178,16 +171,17 @@ class Builder:
                 f"{where} needs {count} codebooks, the array of preset {self.preset.name} holds {room}; "
                 "export with fewer groups"
             )
-        places = range(room - count + 1)
-        place = min(places, key=lambda at: sum(self._codebooks[at + n] != levels for n, levels in enumerate(wanted)))
-        matching = [at for at in places if tuple(self._codebooks[at : at + count]) == tuple(wanted)]
-        if matching:
-            return matching[0]
-        empty = [at for at in places if all(book is None for book in self._codebooks[at : at + count])]
-        place = empty[0] if empty else place
+        held = self._codebooks
+
+        def cost(place: int) -> tuple[bool, int]:
+            """Codebooks to READ there come first: none, then those that overwrite none."""
+            missing = sum(held[place + number] != levels for number, levels in enumerate(wanted))
+            return missing > 0 and any(book is not None for book in held[place : place + count]), missing
+
+        place = min(range(room - count + 1), key=cost)
         for number, levels in enumerate(wanted):
-            if self._codebooks[place + number] != levels:
-                self._codebooks[place + number] = levels
+            if held[place + number] != levels:
+                held[place + number] = levels
                 steps = np.array(sweep_program(levels))
                 address = (place + number) * STEPS_PER_CODEBOOK + np.arange(steps.size)
                 content = pack_records(Port.CODEBOOK, self.preset, {"address": address, "step": steps})
@@ -229,11 +223,6 @@ class Builder:
         image.extend(self._data)
         image.extend(bytes(work - len(image)))
         return bytes(image), commands, work
-
-
-def _table_records(table: bytes, slot: int) -> dict[str, Any]:
-    codes = np.frombuffer(table, np.uint8)
-    return {"address": slot * codes.size + np.arange(codes.size), "code": codes}
 
 
 def _larger(needed: int) -> str:

@@ -1,7 +1,6 @@
 """Dense layers: codes of a block of tokens, then every column tile in passes of 4 bits."""
 
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,7 @@ from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer, weight_nibbles
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
-
-DENSE: Final = 2
-"""Phase of an array command."""
+from sim.machine.settings import Phase
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def run_passes(builder: Builder, layer: Passes, codes: Codes, tokens: int, *, re
             )
             for number, one in enumerate(layer.passes):
                 first, last = number == 0, number == len(layer.passes) - 1
-                array_command(builder, DENSE, codebook=one.codebook, queries=count, first=first, last=last)
+                array_command(builder, Phase.DENSE, codebook=one.codebook, queries=count, first=first, last=last)
                 builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
                 if first:
                     builder.read_block(Port.BIAS, layer.bias + tile * layer.bias_pitch, 1)
@@ -127,7 +124,7 @@ def run_passes(builder: Builder, layer: Passes, codes: Codes, tokens: int, *, re
                 read_codes(builder, codes, codes.address + start * codes.pitch + one.codes, count)
 
 
-def array_command(builder: Builder, phase: int, **fields: int) -> None:
+def array_command(builder: Builder, phase: Phase, **fields: int) -> None:
     """SEND a command of the array; fields that are not given are 1 (keys and loops) or 0."""
     command = {"codebook": 0, "keys": 1, "tiles": 1, "groups": 1, "planes": 1, "runs": 1, "split": 0}
     builder.send(Port.ARRAY_COMMAND, phase=phase, **(command | fields))

@@ -12,9 +12,7 @@ from sim.contract.errors import UserError
 from sim.contract.layer import weight_nibbles
 from sim.machine.ports import Port
 from sim.machine.presets import CODE_BYTES
-
-POSITIONS_MAX = 4096
-"""Values of a token that the buffer in front of the encoder holds."""
+from sim.machine.settings import TOKEN_BEATS_MAX
 
 HALF_TILE = TILE_CHANNELS // 2
 """Positions whose nibbles fill a beat of 16 bytes: what a READ can tell apart."""
@@ -68,9 +66,9 @@ def stationary_codes(levels: NDArray[np.int8], planes: int) -> bytes:
 def plan_codes(encoder: Encoder, lanes: int) -> CodePlan:
     """Codes in the encoder's own order, tokens padded to whole beats by positions that mean nothing."""
     channels = encoder.channels
-    positions = -(-channels // lanes) * lanes
-    if positions > POSITIONS_MAX:
-        raise UserError(f"{encoder.name} has {channels} channels, the encoder takes up to {POSITIONS_MAX}")
+    positions, limit = -(-channels // lanes) * lanes, TOKEN_BEATS_MAX * lanes
+    if positions > limit:
+        raise UserError(f"{encoder.name} has {channels} channels, the encoder takes up to {limit}")
     order = np.arange(positions)
     order[:channels] = encoder.permutation
     multiplier, addend = np.zeros((2, positions), np.int64)
@@ -81,7 +79,7 @@ def plan_codes(encoder: Encoder, lanes: int) -> CodePlan:
     )
 
 
-def plan_operand(encoder: Encoder, planes: int, unit: int, present: int) -> CodePlan:
+def plan_operand(encoder: Encoder, planes: int, unit: int, present: int, lanes: int) -> CodePlan:
     """Stationary nibbles of HALF_TILE / unit tokens at a time, so that a beat holds `unit` channels of each of them.
 
     Position p of half a tile holds channel p mod unit of token p div unit; half tiles go on through the channels. Only
@@ -89,11 +87,11 @@ def plan_operand(encoder: Encoder, planes: int, unit: int, present: int) -> Code
     not allow that.
     """
     group, channels = HALF_TILE // unit, encoder.channels
-    positions = group * channels
-    if channels % HALF_TILE or positions > POSITIONS_MAX:
+    positions, limit = group * channels, TOKEN_BEATS_MAX * lanes
+    if channels % HALF_TILE or positions > limit:
         raise UserError(
             f"{encoder.name} has {channels} channels; the compiler takes multiples of {HALF_TILE} up to "
-            f"{POSITIONS_MAX // group}"
+            f"{limit // group}"
         )
     position = np.arange(positions)
     token = position % HALF_TILE // unit

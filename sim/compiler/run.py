@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sim.compiler.compile import Layer, Placed, Program
 from sim.contract.errors import UserError
-from sim.contract.wide import Wide, to_wide
+from sim.contract.wide import Wide
 from sim.executor import Executor
 from sim.golden.model import GoldenModel
 from sim.golden.parameters import Executed, Observer
@@ -36,20 +36,26 @@ def taken(memory: NDArray[np.uint8], where: Placed) -> NDArray[np.int16]:
     return values.astype(np.int16).reshape(where.shape)
 
 
+def initial_memory(program: Program, picture: Wide) -> NDArray[np.uint8]:
+    """Memory with the program's image and the picture (side, side, 3), as the host leaves it."""
+    memory = np.zeros(program.preset.memory_bytes, np.uint8)
+    memory[: len(program.image)] = np.frombuffer(program.image, np.uint8)
+    place(memory, program.picture, picture.values)
+    return memory
+
+
 def run_encoder(program: Program, picture: Wide, step_done: StepDone | None = None) -> Wide:
     """Image embedding of a preprocessed picture (side, side, 3) by the numpy executor.
 
     Raises UserError when the program stops the machine, naming the command.
     """
-    memory = np.zeros(program.preset.memory_bytes, np.uint8)
-    memory[: len(program.image)] = np.frombuffer(program.image, np.uint8)
-    place(memory, program.picture, picture.values)
+    memory = initial_memory(program, picture)
     executor = Executor(program.preset, memory, program.writable)
     address = 0
-    for layer in program.layers if step_done is not None else []:
-        address = executor.run(address, layer.commands[1])
-        assert step_done is not None
-        step_done(layer, taken(memory, layer.result))
+    if step_done is not None:
+        for layer in program.layers:
+            address = executor.run(address, layer.commands[1])
+            step_done(layer, taken(memory, layer.result))
     executor.run(address)
     return Wide(taken(memory, program.embedding), program.embedding.exponent)
 
@@ -105,8 +111,7 @@ class ProgramModel(GoldenModel):
             if self._step_done is not None:
                 self._step_done(layer, result)
 
-        picture = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), self.architecture.input_exponent)
-        return self._encode(self._program, picture, done)
+        return self._encode(self._program, self.wide_picture(pixels), done)
 
 
 def check_layer(layer: Layer, found: NDArray[np.int16], wanted: NDArray[np.int16]) -> None:

@@ -13,14 +13,10 @@ from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
 from sim.machine.commands import DIMENSIONS, Opcode
 from sim.machine.ports import Port
+from sim.machine.settings import DISTANCE_MAX, MAP_COLUMNS_MIN, TAPS
 
 TOKENS_MAX = (1 << 16) - 1
 """Tokens of one command of LayerNorm."""
-
-PLACES = 16
-"""What the addition's unit adds to the distance of an exponent."""
-
-TAPS = 9
 
 
 def write_tokens(builder: Builder, port: Port, out: Region, start: int, count: int) -> None:
@@ -56,8 +52,8 @@ def lower_residual(
     """The sum of two operands whose beats are at addresses (tokens, beats)."""
     builder.send(
         Port.RESIDUAL_SETTING,
-        first=residual.first_exponent - residual.wide_exponent + PLACES,
-        second=residual.second_exponent - residual.wide_exponent + PLACES,
+        first=residual.first_exponent - residual.wide_exponent + DISTANCE_MAX,
+        second=residual.second_exponent - residual.wide_exponent + DISTANCE_MAX,
     )
     write_tokens(builder, Port.SUMS, out, start, len(operands[0]))
     first, second = (nest_beats(operand.reshape(-1), builder.beat, DIMENSIONS - 2) for operand in operands)
@@ -100,9 +96,10 @@ def lower_depthwise(
     preset, beat = builder.preset, builder.beat
     count = rows[1] - rows[0]
     stride = depthwise.stride
-    if columns > preset.map_columns or columns < 3:
+    if columns > preset.map_columns or columns < MAP_COLUMNS_MIN:
         raise UserError(
-            f"{depthwise.name} is {columns} columns wide; preset {preset.name} takes 3..{preset.map_columns}"
+            f"{depthwise.name} is {columns} columns wide; preset {preset.name} takes "
+            f"{MAP_COLUMNS_MIN}..{preset.map_columns}"
         )
     channels = depthwise.multiplier.size
     spare = -channels % preset.lanes

@@ -10,9 +10,8 @@ from sim.cycles.writer import Writer
 from sim.machine.commands import Command
 from sim.machine.ports import Port, payload_bytes
 from sim.machine.presets import MachinePreset
+from sim.machine.settings import Phase, PositionKind
 
-SCORES, MIX, DENSE = 0, 1, 2
-STATIC, DECOMPOSED = 1, 2
 UNIFORM_STEPS = 17
 """Of a codebook that the program writes from memory which is not in its image."""
 
@@ -61,12 +60,12 @@ class _Position:
     def query_cycles(self) -> int:
         """To load what a query needs, or the table."""
         rows, columns = self.fields["rows"], self.fields["columns"]
-        return rows * -(-columns // 2) if self.fields["kind"] == STATIC else rows + columns
+        return rows * -(-columns // 2) if self.fields["kind"] == PositionKind.STATIC else rows + columns
 
     def beats(self, lanes: int) -> int:
         """Beats of a query, or of the table."""
         rows, columns = self.fields["rows"], self.fields["columns"]
-        if self.fields["kind"] == STATIC:
+        if self.fields["kind"] == PositionKind.STATIC:
             return rows * -(-columns // lanes)
         return -(-(2 * rows - 1) // lanes) - (-(2 * columns - 1) // lanes)
 
@@ -98,13 +97,13 @@ class ArrayTime:
             return Taking(self._run_start + 1)
         if command.port == Port.CODES and self._commands:
             active = self._commands[0]
-            outward = active.emits and active.fields["phase"] == DENSE
+            outward = active.emits and active.fields["phase"] == Phase.DENSE
             return Taking(self._loaded(), 1.0, payloads * self._out_beats if outward else 0.0)
         if command.port == Port.POSITION_VALUES and self._position is not None:
             position = self._position
             cycles = float(position.query_cycles())
             gate = position.ready
-            if position.fields["kind"] == DECOMPOSED:
+            if position.fields["kind"] == PositionKind.DECOMPOSED:
                 words = -(-position.fields["rows"] * position.fields["columns"] // self._preset.lanes)
                 cycles = max(cycles, words)
                 gate = max(gate, self._rows[0][1] - cycles if self._rows else 0.0)
@@ -121,7 +120,7 @@ class ArrayTime:
             begin = max(self._free, active.taken + 1)
             self._scales = max(begin + 1, end)
             self._load = begin + (delays.KEEP - delays.LOAD_EXTRA if active.keeps else 1)
-            if active.keeps and active.fields["phase"] == MIX:
+            if active.keeps and active.fields["phase"] == Phase.MIX:
                 self._mix()
             return self._scales + self._delays.scale_taken
         elif port == Port.BIAS:
@@ -133,7 +132,7 @@ class ArrayTime:
             fields = fields_of(command)
             prepare = max(self._preset.lanes + 3, fields["rows"], fields["first_query"] // fields["columns"])
             self._position = _Position(fields, end + prepare + delays.POSITION_START)
-            if fields["kind"] not in (STATIC, DECOMPOSED):
+            if fields["kind"] not in (PositionKind.STATIC, PositionKind.DECOMPOSED):
                 self._biases.append((self._position, self._position.ready))
                 self._soften()
         elif port == Port.POSITION_VALUES and self._position is not None:
@@ -149,7 +148,7 @@ class ArrayTime:
         self._row_group += 1
         if self._row_group == self._delays.row_groups:
             self._row_group = 0
-            if active.fields["phase"] == MIX:
+            if active.fields["phase"] == Phase.MIX:
                 self._mix()
         return step + self._delays.weights_taken
 
@@ -178,9 +177,9 @@ class ArrayTime:
         if not emits:
             return
         result = end + self._delays.result
-        if fields["phase"] != SCORES:
+        if fields["phase"] != Phase.SCORES:
             self._writer.given(Port.RESULTS, queries * self._out_beats, result + self._out_beats)
-            if fields["phase"] == MIX and active.over and self._sets:
+            if fields["phase"] == Phase.MIX and active.over and self._sets:
                 self._sets.popleft()
         elif active.over:
             self._rows.append((fields, result - queries + 1 + delays.REORDER))
@@ -193,7 +192,7 @@ class ArrayTime:
             words = -(-fields["keys"] // self._preset.lanes)
             begin = max(first, self._softmax)
             end = begin + fields["queries"] * words
-            if position.fields["kind"] == DECOMPOSED:
+            if position.fields["kind"] == PositionKind.DECOMPOSED:
                 end = max(end, valued + delays.POSITION_LATENCY + words)
             else:
                 end = max(end, valued + delays.POSITION_LATENCY + fields["queries"] * words)

@@ -1,7 +1,6 @@
 """The array with its commands: dense passes, and scores and mixes of attention (hdl.attention)."""
 
 from collections.abc import Generator
-from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
@@ -15,16 +14,8 @@ from sim.executor.score_rows import ScoreRows
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.settings import Phase
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK, WRITE, run_program
-
-
-class Phase(IntEnum):
-    """What a command of the array does."""
-
-    SCORES = 0
-    MIX = 1
-    DENSE = 2
-
 
 RUNS: Final = {Phase.SCORES: (1, 2, 3), Phase.MIX: (1, 2), Phase.DENSE: (1,)}
 

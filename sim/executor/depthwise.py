@@ -12,10 +12,7 @@ from sim.executor.payloads import records, wide, wide_bytes
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
-
-ROWS_MAX: Final = 1024
-COLUMNS_MIN: Final = 3
-TAPS: Final = 9
+from sim.machine.settings import MAP_COLUMNS_MIN, MAP_ROWS_MAX, TAPS
 
 PASSES_AHEAD: Final = 2
 """Passes whose channels may have come: the one that runs and the next."""
@@ -49,8 +46,11 @@ class DepthwiseUnit:
             raise StallError("DEPTHWISE_MAP comes while a pass waits for its pixels")
         setting = {name: int(value[-1]) for name, value in fields.items()}
         rows, columns = setting["last_row"] + 1, setting["last_column"] + 1
-        check(rows <= ROWS_MAX, f"a map of {rows} rows, {ROWS_MAX} are possible")
-        check(COLUMNS_MIN <= columns <= self._columns_max, f"{columns} columns, {COLUMNS_MIN}..{self._columns_max} fit")
+        check(rows <= MAP_ROWS_MAX, f"a map of {rows} rows, {MAP_ROWS_MAX} are possible")
+        check(
+            MAP_COLUMNS_MIN <= columns <= self._columns_max,
+            f"{columns} columns, {MAP_COLUMNS_MIN}..{self._columns_max} fit",
+        )
         check(setting["stride_two"] <= 1, "stride_two is 0 or 1")
         self._map = setting
         return []

@@ -12,9 +12,7 @@ from sim.executor.payloads import records, wide
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
-
-BEATS_MAX: Final = 512
-"""Beats of the longest token."""
+from sim.machine.settings import TOKEN_BEATS_MAX
 
 VALUES_PER_CHUNK: Final = 1 << 17
 """Values handled at once: what fits the cache; changes no bit."""
@@ -53,7 +51,7 @@ class EncoderUnit:
     )
 
     def __init__(self, preset: MachinePreset) -> None:
-        positions = BEATS_MAX * preset.lanes
+        positions = TOKEN_BEATS_MAX * preset.lanes
         self._lanes = preset.lanes
         self._order = np.full(positions, positions)
         self._multiplier = np.zeros(positions, np.int32)
@@ -122,8 +120,10 @@ class EncoderUnit:
 
     def _begin(self, values: NDArray[np.int16]) -> None:
         self._begun = np.concatenate([self._begun, values])
-        if len(self._begun) > BEATS_MAX:
-            raise StallError(f"a token has more than {BEATS_MAX} beats without `last`; give token_dims to the READ")
+        if len(self._begun) > TOKEN_BEATS_MAX:
+            raise StallError(
+                f"a token has more than {TOKEN_BEATS_MAX} beats without `last`; give token_dims to the READ"
+            )
 
     def _codes_of(self, values: NDArray[np.int16]) -> NDArray[np.uint8]:
         positions = values.shape[1]

@@ -11,11 +11,7 @@ from sim.executor.score_rows import ScoreRows
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
-
-NONE: Final = 0
-STATIC: Final = 1
-DECOMPOSED: Final = 2
-"""Kinds of a command."""
+from sim.machine.settings import PositionKind
 
 
 class PositionUnit:
@@ -29,7 +25,7 @@ class PositionUnit:
     def __init__(self, preset: MachinePreset, rows: ScoreRows) -> None:
         self._preset = preset
         self._rows = rows
-        self._kind = NONE
+        self._kind = PositionKind.NONE
         self._rows_columns = (1, 1)
         self._next_query = 0
         self._queries = 0
@@ -41,10 +37,10 @@ class PositionUnit:
             for row in range(len(batch.data)):
                 self._start({name: int(value[row]) for name, value in records(batch.port, batch.data).items()})
             return []
-        if not self._queries or self._kind == NONE:
+        if not self._queries or self._kind == PositionKind.NONE:
             raise StallError("POSITION_VALUES come, but no POSITION_COMMAND takes them")
         self._begun = np.concatenate([self._begun, wide(batch.data)])
-        if self._kind == STATIC:
+        if self._kind == PositionKind.STATIC:
             self._static()
         else:
             self._decomposed()
@@ -60,16 +56,17 @@ class PositionUnit:
         if self._rows.biases_left:
             raise StallError("a POSITION_COMMAND comes while SCORES have not used the biases of the one before")
         rows, columns, queries = command["rows"], command["columns"], command["queries"]
-        check(command["kind"] <= DECOMPOSED, f"there is no kind {command['kind']} of a position bias")
+        check(command["kind"] <= PositionKind.DECOMPOSED, f"there is no kind {command['kind']} of a position bias")
         check(min(rows, columns, queries) > 0, f"a position bias of {queries} queries of {rows} x {columns} keys")
         check(rows * columns <= self._preset.keys, f"{rows} x {columns} keys, {self._preset.keys} are possible")
         last = command["first_query"] + queries
         check(
-            command["kind"] == NONE or last <= rows * columns, f"query {last - 1} is outside {rows} x {columns} pixels"
+            command["kind"] == PositionKind.NONE or last <= rows * columns,
+            f"query {last - 1} is outside {rows} x {columns} pixels",
         )
-        self._kind, self._rows_columns = command["kind"], (rows, columns)
+        self._kind, self._rows_columns = PositionKind(command["kind"]), (rows, columns)
         self._next_query, self._queries = command["first_query"], queries
-        if self._kind == NONE:
+        if self._kind == PositionKind.NONE:
             self._give(np.broadcast_to(np.int16(0), (queries, rows * columns)))
 
     def _beats(self, values: int) -> int:

@@ -10,9 +10,7 @@ from sim.executor.payloads import records, wide, wide_bytes
 from sim.executor.unit import Batch, Output, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
-
-PLACES: Final = 16
-"""A setting is the exponent of an operand less that of the result, plus so many."""
+from sim.machine.settings import DISTANCE_MAX
 
 
 class ResidualUnit:
@@ -29,7 +27,10 @@ class ResidualUnit:
         if batch.port == Port.RESIDUAL_SETTING:
             check(not len(self._first), "RESIDUAL_SETTING comes between the beats of two operands")
             fields = records(batch.port, batch.data)
-            first, second = int(fields["first"][-1]) - PLACES, int(fields["second"][-1]) - PLACES
+            first, second = (
+                int(fields["first"][-1]) - DISTANCE_MAX,
+                int(fields["second"][-1]) - DISTANCE_MAX,
+            )
             self._residual = Residual("RESIDUAL_SETTING", first, second, 0)
             return []
         check(self._residual is not None, "RESIDUAL_VALUES come before RESIDUAL_SETTING")

@@ -10,12 +10,10 @@ from sim.contract.constants import CODES
 from sim.contract.softmax import score_codes
 from sim.executor.unit import StallError, check
 from sim.machine.ports import Port
+from sim.machine.settings import SCORE_PLANES
 
 SETS_AHEAD: Final = 2
 """SCORES whose MIX has not begun when a further one may not begin either."""
-
-SCORE_PLANES: Final = 2
-"""Nibbles of a level of P."""
 
 
 class ScoreRows:

@@ -74,17 +74,23 @@ class GoldenModel:
         """Names of the operations of the image encoder, in the order of the folder."""
         return [name for name in self.parameters.operations if name.startswith(f"{ENCODER}.")]
 
+    def wide_picture(self, pixels: NDArray[np.float32]) -> Wide:
+        """What the image encoder gets, (side, side, 3), of pixels float32 (1, 3, side, side).
+
+        Raises ValueError for another input shape.
+        """
+        side = self.architecture.input_format.side
+        if pixels.shape != (1, 3, side, side):
+            raise ValueError(f"pixels must be (1, 3, {side}, {side}), found {pixels.shape}")
+        return to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), self.architecture.input_exponent)
+
     def encode_wide(self, pixels: NDArray[np.float32], observer: Observer | None = None) -> Wide:
         """Image embedding (rows, columns, 256) of pixels float32 (1, 3, side, side), integers all the way.
 
         Rounding the pixels to wide numbers is the only step that sees a float. `observer` sees every operation as it
         finishes. Raises ValueError for another input shape.
         """
-        side = self.architecture.input_format.side
-        if pixels.shape != (1, 3, side, side):
-            raise ValueError(f"pixels must be (1, 3, {side}, {side}), found {pixels.shape}")
-        picture = to_wide(np.ascontiguousarray(pixels[0].transpose(1, 2, 0)), self.architecture.input_exponent)
-        return self.architecture.encode(picture, self.parameters.observed_by(observer))
+        return self.architecture.encode(self.wide_picture(pixels), self.parameters.observed_by(observer))
 
     def encode_image(self, pixels: NDArray[np.float32], observer: Observer | None = None) -> NDArray[np.float32]:
         """Real values float32 (1, 256, rows, columns), channel-first, of `encode_wide`."""

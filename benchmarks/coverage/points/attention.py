@@ -5,11 +5,11 @@ from typing import Any, Final
 from benchmarks.coverage.point import Point, View
 from hdl.attention.attention import Attention
 from hdl.attention.code_gather import HALVES, CodeGather
-from hdl.attention.geometry import Phase
 from hdl.attention.loops import Loops
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.attention.sequencer import AttentionSequencer
 from hdl.matmul import OUTPUT_DEPTH
+from sim.machine.settings import Phase
 
 
 def _loops(name: str, condition: Any) -> Point:

@@ -9,9 +9,10 @@ from hdl.vector.credit_fifo import CreditFifo
 from hdl.vector.depthwise import SHIFT_MAX, DepthwiseConvolution
 from hdl.vector.encoder import INDEX_BITS, CodeEncoder
 from hdl.vector.raster import Raster
-from hdl.vector.residual import DISTANCE_MAX, ResidualAdd
+from hdl.vector.residual import ResidualAdd
 from hdl.vector.right_shift import RightShift
 from sim.contract.activation_table import LARGEST_SEGMENT_BITS, SEGMENTS, TABLE_ENTRIES
+from sim.machine.settings import DISTANCE_MAX
 
 
 def _encoder(name: str, condition: Any) -> Point:

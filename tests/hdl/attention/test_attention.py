@@ -11,12 +11,13 @@ import pytest
 from hdl.array.geometry import ArrayGeometry
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention, run_codebooks
-from hdl.attention.geometry import AttentionGeometry, Phase
+from hdl.attention.geometry import AttentionGeometry
 from hdl.matmul import OUTPUT_DEPTH, Matmul, load_cycles
 from hdl.sequencer import Opcode
 from hdl.softmax.search import threshold_words
 from sim.bench.attention_cases import synthetic_attention, synthetic_operands
 from sim.bench.attention_schedule import Plan, plan
+from sim.machine.settings import Phase
 from tests.hdl.attention.bench import play
 
 GEOMETRY = AttentionGeometry(

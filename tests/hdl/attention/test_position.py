@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hdl.attention.position import Kind, PositionUnit
+from hdl.attention.position import PositionUnit
 from sim.contract.attention import DecomposedBias, StaticBias
+from sim.machine.settings import PositionKind
 from tests.hdl.attention.bench import play
 
 
@@ -41,9 +42,9 @@ def work_of(
     def values(*sizes: int) -> NDArray[np.int16]:
         return rng.integers(-(1 << 15), 1 << 15, sizes).astype(np.int16)
 
-    if kind == Kind.NONE:
+    if kind == PositionKind.NONE:
         return Work(command, [], PositionUnit.model(kind, **numbers))
-    if kind == Kind.STATIC:
+    if kind == PositionKind.STATIC:
         table = values(rows, columns)
         return Work(command, padded(table, lanes, rng), PositionUnit.model(kind, **numbers, by_row=table))
     by_row, by_column = values(queries, 2 * rows - 1), values(queries, 2 * columns - 1)
@@ -74,7 +75,7 @@ def run(works: list[Work], *, lanes: int, keys: int = 4096, window: int = 32, **
     return cycles
 
 
-NONE, STATIC, DECOMPOSED = map(int, Kind)
+NONE, STATIC, DECOMPOSED = map(int, PositionKind)
 WORKS: list[tuple[int, tuple[int, int], int, int]] = [
     (STATIC, (3, 3), 0, 9),
     (DECOMPOSED, (3, 5), 4, 9),

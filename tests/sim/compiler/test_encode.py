@@ -21,7 +21,7 @@ def test_missing_tokens_become_level_zero(unit: int, present: int) -> None:
         np.array([12, 12], np.uint8),
         np.arange(-128, 120, dtype=np.int8)[None],
     )
-    plan = plan_operand(encoder, 2, unit, present)
+    plan = plan_operand(encoder, 2, unit, present, 8)
     values = random.integers(-3000, 3000, (group, channels))
     position = np.arange(plan.order.size)
     index = values.reshape(-1)[plan.order] * plan.multiplier + plan.addend >> plan.shift[position // 64]
