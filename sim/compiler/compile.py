@@ -114,9 +114,6 @@ class Compiler:
         address = builder.memory.take(tokens * pitch)
         return Region(address, pitch, beats, builder.beat, builder.zeros, first)
 
-    def _addresses(self, view: View, start: int, stop: int) -> NDArray[np.int64]:
-        return self._regions[view.source].of_view(view, start, stop)
-
     def lower(self, nodes: list[Node]) -> None:
         """All operations."""
         for chain in chains(nodes, self._readers, self.builder.preset.lanes):

@@ -14,7 +14,7 @@ from sim.cycles import delays
 from sim.cycles.array import ArrayTime
 from sim.cycles.memory import MemoryRate
 from sim.cycles.port import Port as MemoryPort
-from sim.cycles.units import Units
+from sim.cycles.units import Taking, Units
 from sim.cycles.writer import Writer
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import Port, payload_bytes
@@ -122,9 +122,9 @@ class Timeline:
         if port in _WEIGHTS:
             end = self._weights(start, last, beats, size // beat)
         elif size > beat:
-            end = self._wide(command, payloads, start, last, beats)
+            end = self._wide(command, payloads, taking, start, last)
         else:
-            end = self._narrow(command, payloads, start, last, beats)
+            end = self._narrow(command, payloads, taking, start, last)
         self._delivery = end
         if not send:
             self._delivered.append(_Delivered(self._requested - beats, self._requested - 1, start, end))
@@ -174,10 +174,8 @@ class Timeline:
         self._port.use(self._first, filled, burst)
         self._port.use(resumed, last + 1, beats - burst + writes)
 
-    def _narrow(self, command: Command, payloads: int, start: float, last: float, beats: int) -> float:
+    def _narrow(self, command: Command, payloads: int, taking: Taking, start: float, last: float) -> float:
         per_beat = max(self._preset.beat_bytes // self._sizes[command.port or Port.COPY], 1)
-        owner = self.array if command.port in _ARRAY else self._units
-        taking = owner.before(command, payloads)
         entered = max(start, self._registers[NARROW] + 1)
         first = max(entered + 1, taking.gate)
         final = payloads - (-(-payloads // per_beat) - 1) * per_beat  # payloads of the last beat that counts
@@ -186,10 +184,8 @@ class Timeline:
         self._registers[NARROW] = self._hand_over(command, payloads, end, first)
         return delivered
 
-    def _wide(self, command: Command, payloads: int, start: float, last: float, beats: int) -> float:
+    def _wide(self, command: Command, payloads: int, taking: Taking, start: float, last: float) -> float:
         parts = self._sizes[command.port or Port.COPY] // self._preset.beat_bytes
-        owner = self.array if command.port in _ARRAY else self._units
-        taking = owner.before(command, payloads)
         entered = max(start, self._registers[WIDE])
         first = max(entered + parts, taking.gate)
         interval = max(parts, taking.interval)
