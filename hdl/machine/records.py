@@ -1,4 +1,4 @@
-"""Records of ports, bytes on the wire, onto the payloads of the units."""
+"""Records of ports, bits on the wire, onto the payloads of the units."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -21,9 +21,9 @@ def assign_record(port: Port, payload: Any, wire: Signal) -> list[Any]:
     places: dict[str, Any] = {}
     offset = 0
     for field in RECORDS[port]:
-        bits = wire[offset : offset + 8 * field.bytes]
+        bits = wire[offset : offset + field.bits]
         places[field.name] = bits.as_signed() if field.signed else bits
-        offset += 8 * field.bytes
+        offset += field.bits
     if not isinstance(payload, data.View):
         (only,) = places.values()
         return [payload.eq(only)]

@@ -15,8 +15,9 @@ from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
 from sim.compiler.memory import ALIGNMENT, Allocator, aligned
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
-from sim.machine.ports import RECORDS, Port, payload_bytes
+from sim.machine.ports import Port, payload_bytes, record_bytes
 from sim.machine.presets import PRESETS, MachinePreset
+from sim.machine.records import pack_records
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
 DATA: Final = 1 << 40
@@ -28,19 +29,6 @@ def pack_nibbles(values: NDArray[np.integer]) -> bytes:
     """Integers, any shape, as nibbles, last axis fastest, the first in the low half of a byte."""
     nibbles = values.reshape(-1).astype(np.uint8) & 15
     return (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
-
-
-def pack_records(port: Port, preset: MachinePreset, fields: dict[str, Any]) -> bytes:
-    """Payloads of a port that takes records, fields (n,) or integers by name."""
-    columns = {name: np.atleast_1d(np.asarray(value, np.int64)) for name, value in fields.items()}
-    count = max(column.size for column in columns.values())
-    packed = np.zeros((count, payload_bytes(port, preset)), np.uint8)
-    at = 0
-    for entry in RECORDS[port]:
-        for byte in range(entry.bytes):
-            packed[:, at] = columns[entry.name] >> 8 * byte & 0xFF
-            at += 1
-    return packed.tobytes()
 
 
 class Builder:
@@ -114,8 +102,9 @@ class Builder:
 
     def send(self, port: Port, **fields: int) -> None:
         """SEND one record."""
-        size = sum(entry.bytes for entry in RECORDS[port])
-        self.commands.append(Command(Opcode.SEND, port, payload=pack_records(port, self.preset, fields)[:size]))
+        self.commands.append(
+            Command(Opcode.SEND, port, payload=pack_records(port, self.preset, fields)[: record_bytes(port)])
+        )
 
     def wait(self) -> None:
         """WAIT, unless nothing has been written since the last."""

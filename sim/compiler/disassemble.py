@@ -10,7 +10,8 @@ from typing import Any
 from sim.compiler.compile import Program
 from sim.compiler.folder import read_program
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
-from sim.machine.ports import RECORDS
+from sim.machine.ports import RECORDS, record_bytes
+from sim.machine.records import sent_fields
 
 EXAMPLE = """\
 example:
@@ -53,15 +54,9 @@ def line_of(command: Command) -> str:
 
 def _record(command: Command) -> str:
     assert command.port is not None
-    fields = RECORDS.get(command.port)
-    if fields is None or sum(field.bytes for field in fields) > len(command.payload):
+    if command.port not in RECORDS or record_bytes(command.port) > len(command.payload):
         return command.payload.hex()
-    words, at = [], 0
-    for field in fields:
-        value = int.from_bytes(command.payload[at : at + field.bytes], "little", signed=field.signed)
-        words.append(f"{field.name}={value}")
-        at += field.bytes
-    return " ".join(words)
+    return " ".join(f"{name}={value}" for name, value in sent_fields(command.port, command.payload).items())
 
 
 def listing(program: Program) -> Iterator[str]:

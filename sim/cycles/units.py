@@ -8,8 +8,9 @@ from sim.cycles import delays
 from sim.cycles.delays import Delays
 from sim.cycles.writer import Writer
 from sim.machine.commands import DIMENSIONS, Command, Opcode
-from sim.machine.ports import RECORDS, Port
+from sim.machine.ports import Port
 from sim.machine.presets import CODE_BYTES, MachinePreset
+from sim.machine.records import sent_fields
 
 _VALUES: Final = frozenset(
     {
@@ -46,11 +47,7 @@ class Taking:
 def fields_of(command: Command) -> dict[str, int]:
     """Fields of the record that a SEND carries."""
     assert command.opcode == Opcode.SEND and command.port is not None
-    values, at = {}, 0
-    for field in RECORDS[command.port]:
-        values[field.name] = int.from_bytes(command.payload[at : at + field.bytes], "little", signed=field.signed)
-        at += field.bytes
-    return values
+    return sent_fields(command.port, command.payload)
 
 
 def token_beats(command: Command) -> int:

@@ -6,9 +6,10 @@ import numpy as np
 
 from sim.contract.activation_table import TABLE_ENTRIES, ActivationTable
 from sim.contract.wide import Wide
-from sim.executor.payloads import records, wide, wide_bytes
+from sim.executor.payloads import wide, wide_bytes
 from sim.executor.unit import Batch, Output, check
 from sim.machine.ports import Port
+from sim.machine.records import unpack_records
 
 
 class ActivationUnit:
@@ -27,7 +28,7 @@ class ActivationUnit:
             check(self._table is not None, "ACTIVATION_VALUES come before the ACTIVATION_SETTING of their table")
             assert self._table is not None
             return [(Port.ACTIVATED, wide_bytes(self._table.run(Wide(wide(batch.data), 0)).values))]
-        fields = records(batch.port, batch.data)
+        fields = unpack_records(batch.port, batch.data)
         if batch.port == Port.ACTIVATION_SETTING:
             check(self._due in (0, TABLE_ENTRIES), f"ACTIVATION_SETTING comes after {self._due} samples of a table")
             self._due = 0

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from sim.contract.constants import CODES
 from sim.contract.linear import add_pass, finish
 from sim.executor import payloads
-from sim.executor.payloads import records
 from sim.executor.score_rows import ScoreRows
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 from sim.machine.settings import Phase
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK, WRITE, run_program
 
@@ -60,13 +60,13 @@ class ArrayUnit:
     def take(self, batch: Batch) -> list[Output]:
         """Tables, a command, or operands of the one that is active."""
         if batch.port == Port.ARRAY_COMMAND:
-            fields = records(batch.port, batch.data)
+            fields = unpack_records(batch.port, batch.data)
             for number in range(len(batch.data)):
                 self._start({name: int(value[number]) for name, value in fields.items()})
         elif batch.port == Port.CODEBOOK:
-            self._write_codebook(**records(batch.port, batch.data))
+            self._write_codebook(**unpack_records(batch.port, batch.data))
         elif batch.port in (Port.THRESHOLD, Port.SCORE_LEVEL):
-            self.rows.write_table(batch.port, records(batch.port, batch.data))
+            self.rows.write_table(batch.port, unpack_records(batch.port, batch.data))
         else:
             self._feed(batch)
         results, self._results = self._results, []

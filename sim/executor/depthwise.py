@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from sim.contract.depthwise import Depthwise
 from sim.contract.wide import Wide
-from sim.executor.payloads import records, wide, wide_bytes
+from sim.executor.payloads import wide, wide_bytes
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 from sim.machine.settings import MAP_COLUMNS_MIN, MAP_ROWS_MAX, TAPS
 
 PASSES_AHEAD: Final = 2
@@ -34,7 +35,7 @@ class DepthwiseUnit:
         """A map, channels, or pixels."""
         if batch.port == Port.DEPTHWISE_VALUES:
             return self._values(batch)
-        fields = records(batch.port, batch.data)
+        fields = unpack_records(batch.port, batch.data)
         if batch.port == Port.DEPTHWISE_CHANNEL:
             check(self._map is not None, "DEPTHWISE_CHANNEL comes before DEPTHWISE_MAP")
             for row in range(len(batch.data)):

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.encoder import ENCODER_INDICES, half_steps
-from sim.executor.payloads import records, wide
+from sim.executor.payloads import wide
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 from sim.machine.settings import TOKEN_BEATS_MAX
 
 VALUES_PER_CHUNK: Final = 1 << 17
@@ -66,7 +67,7 @@ class EncoderUnit:
         """Tables, or values of tokens, which may begin in one batch and end in another."""
         if batch.port == Port.ENCODER_VALUES:
             return [(Port.ENCODED, pack(codes, self._planes)) for codes in self._encoded(batch)]
-        fields = records(batch.port, batch.data)
+        fields = unpack_records(batch.port, batch.data)
         check(not len(self._begun), f"{batch.port.name} comes in the middle of a token")
         if batch.port == Port.ENCODER_ORDER:
             position = fields["position"]

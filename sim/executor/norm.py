@@ -5,10 +5,11 @@ from typing import Final
 import numpy as np
 
 from sim.contract.layer_norm import LayerNorm
-from sim.executor.payloads import records, wide, wide_bytes
+from sim.executor.payloads import wide, wide_bytes
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 
 
 class NormUnit:
@@ -31,7 +32,7 @@ class NormUnit:
             return self._values(batch)
         if self._tokens:
             raise StallError(f"{batch.port.name} comes while {self._tokens} tokens of a NORM_COMMAND are missing")
-        fields = records(batch.port, batch.data)
+        fields = unpack_records(batch.port, batch.data)
         if batch.port == Port.NORM_PARAMETER:
             position, size = fields["position"], self._gain.size
             check(position.max() < size, f"LayerNorm has no position {position.max()}")

@@ -4,24 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.contract.nibbles import unpack_nibbles
-from sim.machine.ports import RECORDS, Port
-
-
-def records(port: Port, data: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Fields int64 (n,) by name of records uint8 (n, bytes)."""
-    fields: dict[str, NDArray[np.int64]] = {}
-    start = 0
-    for field in RECORDS[port]:
-        value = np.zeros(len(data), np.uint64)
-        for place in range(field.bytes):
-            value |= data[:, start + place].astype(np.uint64) << np.uint64(8 * place)
-        number = value.view(np.int64)
-        if field.signed:
-            spare = 64 - 8 * field.bytes
-            number = number << spare >> spare
-        fields[field.name] = number
-        start += field.bytes
-    return fields
+from sim.machine.ports import Port
 
 
 def wide(data: NDArray[np.uint8]) -> NDArray[np.int16]:

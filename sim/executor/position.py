@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.contract.attention import decomposed_bias, static_bias
-from sim.executor.payloads import records, wide
+from sim.executor.payloads import wide
 from sim.executor.score_rows import ScoreRows
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 from sim.machine.settings import PositionKind
 
 
@@ -35,7 +36,7 @@ class PositionUnit:
         """A command, or values of the one that is active."""
         if batch.port == Port.POSITION_COMMAND:
             for row in range(len(batch.data)):
-                self._start({name: int(value[row]) for name, value in records(batch.port, batch.data).items()})
+                self._start({name: int(value[row]) for name, value in unpack_records(batch.port, batch.data).items()})
             return []
         if not self._queries or self._kind == PositionKind.NONE:
             raise StallError("POSITION_VALUES come, but no POSITION_COMMAND takes them")

@@ -6,10 +6,11 @@ import numpy as np
 
 from sim.contract.residual import Residual
 from sim.contract.wide import Wide
-from sim.executor.payloads import records, wide, wide_bytes
+from sim.executor.payloads import wide, wide_bytes
 from sim.executor.unit import Batch, Output, check
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 from sim.machine.settings import DISTANCE_MAX
 
 
@@ -26,7 +27,7 @@ class ResidualUnit:
         """A setting, or beats."""
         if batch.port == Port.RESIDUAL_SETTING:
             check(not len(self._first), "RESIDUAL_SETTING comes between the beats of two operands")
-            fields = records(batch.port, batch.data)
+            fields = unpack_records(batch.port, batch.data)
             first, second = (
                 int(fields["first"][-1]) - DISTANCE_MAX,
                 int(fields["second"][-1]) - DISTANCE_MAX,

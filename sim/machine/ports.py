@@ -1,8 +1,8 @@
 """Ports between memory and the units: what one payload of each holds, byte by byte.
 
-A payload is a record of fields, little-endian, one behind the other, each of a whole number of bytes; or a vector of
-equal elements, element k at bit k * width. Its size is rounded up to a power of two bytes (the rest is ignored), so
-that it is a whole number of beats, or a beat is a whole number of payloads.
+A payload is a record of fields, little-endian, one behind the other from bit 0 on; or a vector of equal elements,
+element k at bit k * width. Its size is rounded up to a power of two bytes (the rest is ignored), so that it is a whole
+number of beats, or a beat is a whole number of payloads.
 """
 
 from dataclasses import dataclass
@@ -44,6 +44,8 @@ class Port(IntEnum):
     DEPTHWISE_CHANNEL = 27
     DEPTHWISE_VALUES = 28
     ENCODER_ORDER = 29
+    CODE_BLOCK = 30
+    ROUTE = 31
     COPIED = 64
     RESULTS = 65
     ENCODED = 66
@@ -55,10 +57,10 @@ class Port(IntEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """name, bytes on the wire, signed."""
+    """name, bits on the wire, signed."""
 
     name: str
-    bytes: int
+    bits: int
     signed: bool = False
 
 
@@ -68,35 +70,67 @@ def _unsigned(**sizes: int) -> tuple[Field, ...]:
 
 RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     Port.ARRAY_COMMAND: _unsigned(
-        phase=1, codebook=1, queries=2, keys=2, tiles=2, groups=2, planes=1, runs=1, first=1, last=1, split=1
+        phase=2,
+        first=1,
+        last=1,
+        split=1,
+        release=1,
+        planes=2,
+        codebook=6,
+        runs=2,
+        queries=16,
+        keys=16,
+        tiles=16,
+        groups=16,
+        word=16,
+        pitch=16,
     ),
-    Port.CODEBOOK: _unsigned(address=2, step=2),
-    Port.THRESHOLD: _unsigned(code=2, threshold=2),
-    Port.SCORE_LEVEL: _unsigned(code=1, nibble0=1, nibble1=1),
-    Port.POSITION_COMMAND: _unsigned(kind=1, rows=1, columns=1, first_query=2, queries=2),
-    Port.ENCODER_CHANNEL: (Field("position", 2), Field("multiplier", 2, signed=True), Field("addend", 4, signed=True)),
-    Port.ENCODER_TILE: _unsigned(tile=2, shift=1, table=1),
-    Port.ENCODER_TABLE: _unsigned(address=2, code=1),
-    Port.ENCODER_ORDER: _unsigned(position=2, channel=2),
-    Port.ENCODER_PLANES: _unsigned(planes=1),
-    Port.NORM_COMMAND: _unsigned(tokens=2, channels=2, shift=2, epsilon=8),
+    Port.CODEBOOK: _unsigned(address=16, step=16),
+    Port.THRESHOLD: _unsigned(code=16, threshold=16),
+    Port.SCORE_LEVEL: _unsigned(code=8, nibble0=8, nibble1=8),
+    Port.POSITION_COMMAND: _unsigned(kind=8, rows=8, columns=8, first_query=16, queries=16),
+    Port.ENCODER_CHANNEL: (
+        Field("position", 16),
+        Field("multiplier", 16, signed=True),
+        Field("addend", 32, signed=True),
+    ),
+    Port.ENCODER_TILE: _unsigned(tile=16, shift=8, table=8),
+    Port.ENCODER_TABLE: _unsigned(address=16, code=8),
+    Port.ENCODER_ORDER: _unsigned(position=16, channel=16),
+    Port.ENCODER_PLANES: _unsigned(planes=8),
+    Port.CODE_BLOCK: _unsigned(words=16),
+    Port.ROUTE: _unsigned(source=8, on=8, beats=16),
+    Port.NORM_COMMAND: _unsigned(tokens=16, channels=16, shift=16, epsilon=64),
     Port.NORM_PARAMETER: (
-        Field("position", 2),
-        Field("channel", 2),
-        Field("gain", 2, signed=True),
-        Field("bias", 4, signed=True),
+        Field("position", 16),
+        Field("channel", 16),
+        Field("gain", 16, signed=True),
+        Field("bias", 32, signed=True),
     ),
-    Port.RESIDUAL_SETTING: _unsigned(first=1, second=1),
-    Port.ACTIVATION_TABLE: (Field("address", 2), Field("sample", 2, signed=True)),
-    Port.ACTIVATION_SETTING: _unsigned(segment_bits=1),
-    Port.DEPTHWISE_MAP: _unsigned(last_row=2, last_column=2, stride_two=1, shift=1),
+    Port.RESIDUAL_SETTING: _unsigned(first=8, second=8),
+    Port.ACTIVATION_TABLE: (Field("address", 16), Field("sample", 16, signed=True)),
+    Port.ACTIVATION_SETTING: _unsigned(segment_bits=8),
+    Port.DEPTHWISE_MAP: _unsigned(last_row=16, last_column=16, stride_two=8, shift=8),
     Port.DEPTHWISE_CHANNEL: (
-        *(Field(f"weight{tap}", 1, signed=True) for tap in range(9)),
-        Field("multiplier", 2),
-        Field("bias", 6, signed=True),
+        *(Field(f"weight{tap}", 8, signed=True) for tap in range(9)),
+        Field("multiplier", 16),
+        Field("bias", 48, signed=True),
     ),
 }
 """Fields of the ports that take records."""
+
+ROUTES: Final = {
+    Port.NORMED: Port.ENCODER_VALUES,
+    Port.ENCODED: Port.CODES,
+    Port.RESULTS: Port.ACTIVATION_VALUES,
+    Port.CONVOLVED: Port.ACTIVATION_VALUES,
+}
+"""Outputs whose beats may go to an input port instead of memory (Port.ROUTE). Payloads of these inputs are beats."""
+
+
+def record_bytes(port: Port) -> int:
+    """Bytes of the fields of a record."""
+    return -(-sum(field.bits for field in RECORDS[port]) // 8)
 
 
 def vector_of(port: Port, preset: MachinePreset) -> tuple[int, int] | None:
@@ -110,7 +144,6 @@ def vector_of(port: Port, preset: MachinePreset) -> tuple[int, int] | None:
         Port.WEIGHTS_TURNED: weights,
         Port.SCALE: (preset.columns, 16),
         Port.BIAS: (preset.columns, 32),
-        Port.CODES: (preset.rows, 4),
         Port.RESULTS: (preset.columns, 16),
         Port.NORM_VALUES: (preset.norm_lanes, 16),
         Port.NORMED: (preset.norm_lanes, 16),
@@ -123,7 +156,7 @@ def vector_of(port: Port, preset: MachinePreset) -> tuple[int, int] | None:
 def payload_bytes(port: Port, preset: MachinePreset) -> int:
     """Size of one payload in memory: a power of two."""
     vector = vector_of(port, preset)
-    size = sum(field.bytes for field in RECORDS[port]) if vector is None else vector[0] * vector[1] // 8
+    size = record_bytes(port) if vector is None else vector[0] * vector[1] // 8
     return 1 << (size - 1).bit_length()
 
 

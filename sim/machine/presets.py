@@ -15,9 +15,10 @@ class MachinePreset:
     """name. rows, columns, loader_rows, column_group, token_depth, codebooks: of the array (hdl.array.geometry).
 
     lanes: wide values side by side in the vector units, the softmax and a beat of memory. logit_words, code_words: of
-    the attention buffers (hdl.attention.geometry). keys: most keys of a row. norm_lanes, norm_channels: channels per
-    cycle and most channels of LayerNorm. map_columns: widest map of the depthwise unit. tables: level sets that the
-    encoder holds. memory_bytes: of external memory. clock_mhz: what the preset is meant to run at.
+    the attention buffers (hdl.attention.geometry). block_words: words of `rows` codes in either half of the buffer of
+    streamed codes. keys: most keys of a row. norm_lanes, norm_channels: channels per cycle and most channels of
+    LayerNorm. map_columns: widest map of the depthwise unit. tables: level sets that the encoder holds. memory_bytes:
+    of external memory. near_bytes: of memory on the chip. clock_mhz: what the preset is meant to run at.
     """
 
     name: str
@@ -30,12 +31,14 @@ class MachinePreset:
     lanes: int
     logit_words: int
     code_words: int
+    block_words: int
     keys: int
     norm_lanes: int
     norm_channels: int
     map_columns: int
     tables: int
     memory_bytes: int
+    near_bytes: int
     clock_mhz: int
 
     @property
@@ -58,12 +61,14 @@ PRESETS: Final = {
             lanes=8,
             logit_words=2048,
             code_words=512,
+            block_words=512,
             keys=256,
             norm_lanes=4,
             norm_channels=256,
             map_columns=64,
             tables=16,
             memory_bytes=1 << 23,
+            near_bytes=1 << 14,
             clock_mhz=50,
         ),
         MachinePreset(
@@ -77,12 +82,14 @@ PRESETS: Final = {
             lanes=8,
             logit_words=8192,
             code_words=2048,
+            block_words=2048,
             keys=4096,
             norm_lanes=4,
             norm_channels=1280,
             map_columns=256,
             tables=16,
             memory_bytes=1 << 25,
+            near_bytes=1 << 17,
             clock_mhz=100,
         ),
         MachinePreset(
@@ -96,12 +103,14 @@ PRESETS: Final = {
             lanes=8,
             logit_words=2048,
             code_words=1024,
+            block_words=1024,
             keys=4096,
             norm_lanes=4,
             norm_channels=1280,
             map_columns=256,
             tables=16,
             memory_bytes=1 << 25,
+            near_bytes=1 << 18,
             clock_mhz=120,
         ),
     )
