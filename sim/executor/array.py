@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sim.contract.constants import CODES
 from sim.contract.linear import add_pass, finish
 from sim.executor import payloads
+from sim.executor.array_command import check_command
+from sim.executor.code_blocks import CodeBlocks
 from sim.executor.score_rows import ScoreRows
 from sim.executor.unit import Batch, Output, StallError, check
 from sim.machine.ports import Port
@@ -17,10 +19,9 @@ from sim.machine.records import unpack_records
 from sim.machine.settings import Phase
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK, WRITE, run_program
 
-RUNS: Final = {Phase.SCORES: (1, 2, 3), Phase.MIX: (1, 2), Phase.DENSE: (1,)}
-
 Need = tuple[Port, int]
-"""Port and payloads that a command waits for next; WEIGHTS stands for either way to give them."""
+"""Port and payloads that a command waits for next; WEIGHTS stands for either way to give them, CODES is for words of
+the oldest block, counted from its first."""
 
 Steps = Generator[Need, NDArray[Any], None]
 
@@ -28,7 +29,8 @@ Steps = Generator[Need, NDArray[Any], None]
 class ArrayUnit:
     """Commands as sequences of operands: each takes them in the order of docs/machine.md and refuses any other.
 
-    rows: where logits go and codes of P come from.
+    A command may come before its codes, but none of the next one's operands may: the hardware holds a few of them, how
+    many depends on the preset. rows: where logits go and codes of P come from. blocks: streamed codes.
     """
 
     inputs: Final = frozenset(
@@ -39,6 +41,7 @@ class ArrayUnit:
             Port.WEIGHTS_TURNED,
             Port.SCALE,
             Port.BIAS,
+            Port.CODE_BLOCK,
             Port.CODES,
             Port.THRESHOLD,
             Port.SCORE_LEVEL,
@@ -47,6 +50,7 @@ class ArrayUnit:
 
     def __init__(self, preset: MachinePreset) -> None:
         self.rows: Final = ScoreRows()
+        self.blocks: Final = CodeBlocks(preset)
         self._preset = preset
         self._program = np.zeros(preset.codebooks * STEPS_PER_CODEBOOK, np.int64)
         self._levels: dict[int, NDArray[np.float32]] = {}
@@ -56,6 +60,12 @@ class ArrayUnit:
         self._need: Need | None = None
         self._parts: list[NDArray[Any]] = []
         self._results: list[Output] = []
+        self._gives = True
+
+    @property
+    def settled(self) -> bool:
+        """Once what it has given is in memory, no code is on its way to the array."""
+        return self._gives and self._need is None and not self.blocks.held
 
     def take(self, batch: Batch) -> list[Output]:
         """Tables, a command, or operands of the one that is active."""
@@ -67,6 +77,13 @@ class ArrayUnit:
             self._write_codebook(**unpack_records(batch.port, batch.data))
         elif batch.port in (Port.THRESHOLD, Port.SCORE_LEVEL):
             self.rows.write_table(batch.port, unpack_records(batch.port, batch.data))
+        elif batch.port == Port.CODE_BLOCK:
+            for words in unpack_records(batch.port, batch.data)["words"].tolist():
+                self.blocks.begin(words)
+                self._read_codes()
+        elif batch.port == Port.CODES:
+            self.blocks.fill(batch.data)
+            self._read_codes()
         else:
             self._feed(batch)
         results, self._results = self._results, []
@@ -75,8 +92,13 @@ class ArrayUnit:
     def left(self) -> str:
         """A command that lacks operands, or what is left of attention."""
         if self._need is not None:
-            return f"an ARRAY_COMMAND still waits for {self._need[1]} payloads of {self._need[0].name}"
-        return self.rows.left()
+            return f"an ARRAY_COMMAND still waits for {self._due()}"
+        return self.blocks.left() or self.rows.left()
+
+    def _due(self) -> str:
+        assert self._need is not None
+        port, count = self._need
+        return f"{count} words of CODES" if port == Port.CODES else f"{count} payloads of {port.name}"
 
     def _write_codebook(self, address: NDArray[np.int64], step: NDArray[np.int64]) -> None:
         check(address.max() < self._program.size, f"codebook memory has no address {address.max()}")
@@ -85,30 +107,11 @@ class ArrayUnit:
 
     def _start(self, command: dict[str, int]) -> None:
         if self._need is not None:
-            raise StallError(f"an ARRAY_COMMAND comes, but the one before still waits for {self._need[0].name}")
-        preset, queries, keys = self._preset, command["queries"], command["keys"]
-        check(command["phase"] in list(Phase), f"the array has no phase {command['phase']}")
-        check(1 <= queries <= preset.token_depth, f"{queries} queries, 1..{preset.token_depth} are possible")
-        check(command["codebook"] < preset.codebooks, f"there is no codebook {command['codebook']}")
+            raise StallError(f"an ARRAY_COMMAND comes, but the one before still waits for {self._due()}")
+        check_command(command, self._preset)
         phase = Phase(command["phase"])
-        dense = phase == Phase.DENSE
-        for name, allowed in {
-            "first": (0, 1) if dense else (1,),
-            "last": (0, 1) if dense else (1,),
-            "split": (0, 1) if phase == Phase.SCORES else (0,),
-            "tiles": (1,) if dense else range(1, preset.keys + 1),
-            "groups": (1,) if dense else range(1, preset.keys + 1),
-            "planes": (1,) if dense else (1, 2),
-            "runs": RUNS[phase],
-        }.items():
-            check(command[name] in allowed, f"{phase.name} with {name} {command[name]}")
-        if not dense:
-            column_tiles, row_tiles = -(-keys // preset.columns), -(-keys // preset.rows)
-            fits = queries * column_tiles <= preset.logit_words and queries * row_tiles <= preset.code_words
-            check(1 <= keys <= preset.keys and fits, f"{queries} queries of {keys} keys do not fit the buffers")
-            loop, tiles = ("groups", row_tiles) if phase == Phase.MIX else ("tiles", column_tiles)
-            check(command[loop] == tiles, f"{phase.name} of {keys} keys has {tiles} {loop}, not {command[loop]}")
         steps = {Phase.SCORES: self._scores, Phase.MIX: self._mix, Phase.DENSE: self._dense}
+        self._gives = phase != Phase.SCORES and bool(command["last"])
         self._command = steps[phase](command)
         self._need = next(self._command, None)
 
@@ -120,7 +123,7 @@ class ArrayUnit:
                 raise StallError(f"{len(data)} payloads of {batch.port.name} are left, no ARRAY_COMMAND takes them")
             wanted, count = self._need
             if port != wanted:
-                raise StallError(f"{batch.port.name} comes where {count} payloads of {wanted.name} are due")
+                raise StallError(f"{batch.port.name} comes where {self._due()} are due")
             self._parts.append(self._operand(batch.port, data[:count]))
             taken = min(count, len(data))
             data = data[taken:]
@@ -128,18 +131,32 @@ class ArrayUnit:
             if count == taken:
                 whole = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
                 self._parts = []
-                try:
-                    self._need = self._command.send(whole)
-                except StopIteration:
-                    self._need = None
+                self._go_on(whole)
+                self._read_codes()
+
+    def _go_on(self, operand: NDArray[Any]) -> None:
+        assert self._command is not None
+        try:
+            self._need = self._command.send(operand)
+        except StopIteration:
+            self._need = None
+
+    def _read_codes(self) -> None:
+        """The command goes on while the codes that it waits for are there."""
+        while self._need is not None and self._need[0] == Port.CODES and self.blocks.holds(self._need[1]):
+            self._go_on(_NOTHING)
+
+    def _codes(self, command: dict[str, int], step: int) -> Generator[Need, NDArray[Any], NDArray[np.uint8]]:
+        """Codes uint8 (queries, rows) of a RUN whose group and run are word `step` of a token."""
+        first, pitch, queries = command["word"] + step, command["pitch"], command["queries"]
+        yield Port.CODES, first + (queries - 1) * pitch + 1
+        return self.blocks.read(first, pitch, queries)
 
     def _operand(self, port: Port, data: NDArray[np.uint8]) -> NDArray[Any]:
         if port == Port.SCALE:
             return payloads.scales(data)[0]
         if port == Port.BIAS:
             return payloads.biases(data)[0]
-        if port == Port.CODES:
-            return payloads.nibbles(data)
         preset = self._preset
         return payloads.weights(port, data, preset.loader_rows, preset.columns).astype(np.float32)
 
@@ -165,7 +182,9 @@ class ArrayUnit:
         scale = yield Port.SCALE, 1
         bias = (yield Port.BIAS, 1) if first else scale
         weights = yield self._load
-        codes = yield Port.CODES, queries
+        codes = yield from self._codes(command, 0)
+        if command["release"]:
+            self.blocks.release()
         check(
             bool(first) or queries <= self._accumulated,
             f"{queries} tokens go on accumulating, {self._accumulated} have begun",
@@ -179,18 +198,21 @@ class ArrayUnit:
         words = []
         for _ in range(command["tiles"]):
             total, bias, weights = _NOTHING, None, _NOTHING
-            for _ in range(command["groups"] * command["planes"]):
+            for load in range(command["groups"] * command["planes"]):
+                group = load // command["planes"]
                 for run in range(command["runs"]):
                     scale = yield Port.SCALE, 1
                     start = bias is None
                     bias = (yield Port.BIAS, 1) if bias is None else bias
                     weights = (yield self._load) if run == 0 or split else weights
-                    codes = yield Port.CODES, queries
+                    codes = yield from self._codes(command, group * command["runs"] + run)
                     self.rows.check_room()
                     levels = self._levels_of(codebook + (run if split else 0))
                     total = add_pass(None if start else total, products(levels[codes], weights), scale, bias)
             words.append(finish(total))
             self._end_tile(total, give=False)
+        if command["release"]:
+            self.blocks.release()
         self.rows.add_logits(np.concatenate(words, axis=1)[:, :keys])
 
     def _mix(self, command: dict[str, int]) -> Steps:

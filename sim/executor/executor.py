@@ -1,7 +1,6 @@
 """Runs a program of the machine on an image of its memory."""
 
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -15,13 +14,16 @@ from sim.executor.depthwise import DepthwiseUnit
 from sim.executor.encoder import EncoderUnit
 from sim.executor.memory_view import MemoryView
 from sim.executor.norm import NormUnit
+from sim.executor.outputs import Outputs, Write
 from sim.executor.position import PositionUnit
 from sim.executor.residual import ResidualUnit
-from sim.executor.unit import Batch, MachineError, OperandError, StallError, Unit
+from sim.executor.routes import STARTS, Routes
+from sim.executor.unit import Batch, MachineError, OperandError, StallError, Unit, check
 from sim.machine.commands import BASES, COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Command, Opcode, decode
 from sim.machine.faults import Fault
-from sim.machine.ports import Port, is_output, payload_bytes
+from sim.machine.ports import ROUTES, Port, is_output, payload_bytes
 from sim.machine.presets import MachinePreset
+from sim.machine.records import unpack_records
 
 ADDRESS_BITS: Final = 32
 
@@ -38,43 +40,23 @@ QUIET: Final = {
 and the other there is a WAIT."""
 
 
-@dataclass
-class _Write:
-    """A WRITE under way: its beats, how many have come, and the address of the command."""
-
-    port: Port
-    places: NDArray[np.int64]
-    where: int
-    done: int = 0
-
-
-@dataclass
-class _Outputs:
-    """What a port has given and no WRITE has taken yet."""
-
-    parts: list[NDArray[np.uint8]] = field(default_factory=list)
-    bytes: int = 0
-
-    def take(self, count: int) -> NDArray[np.uint8]:
-        """The first `count` bytes."""
-        whole = self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
-        self.parts = [whole[count:]] if whole.size > count else []
-        self.bytes -= count
-        return whole[:count]
-
-
 class Executor:
     """A machine of a preset on a memory that it shares with the caller.
 
-    memory: uint8 (bytes,), whole beats; commands from wherever `run` starts. writable: first address that a WRITE may
-    reach. Every port keeps to the order of the program; a program that the hardware would wait in for ever, or whose
-    result would depend on its timing, raises MachineError, a UserError that names the command.
+    memory: external memory, uint8 (preset.memory_bytes,); commands from wherever `run` starts. writable: first address
+    that a WRITE may reach. near: near memory, uint8 (preset.near_bytes,), zero at first. Every port keeps to the order
+    of the program; a program that the hardware would wait in for ever, or whose result would depend on its timing,
+    raises MachineError, a UserError that names the command.
     """
 
     def __init__(self, preset: MachinePreset, memory: NDArray[np.uint8], writable: int) -> None:
+        if memory.size != preset.memory_bytes:
+            raise ValueError(f"memory of preset {preset.name} has {preset.memory_bytes} bytes, found {memory.size}")
         self.preset: Final = preset
-        self._memory = MemoryView(memory, preset.beat_bytes, writable)
-        array = ArrayUnit(preset)
+        self._memory = MemoryView(memory, preset.near_bytes, preset.beat_bytes, writable)
+        self.near: Final = self._memory.near
+        self._routes = Routes(preset)
+        self._array = array = ArrayUnit(preset)
         self._units: Final[list[Unit]] = [
             CopyUnit(),
             EncoderUnit(preset),
@@ -87,13 +69,12 @@ class Executor:
         ]
         self._unit_of: Final = {port: unit for unit in self._units for port in unit.inputs}
         self._payload_bytes: Final = {port: payload_bytes(port, preset) for port in Port}
-        self._writes: deque[_Write] = deque()
+        self._outputs = Outputs(self._memory, preset.beat_bytes)
         self._decoded: Final[dict[bytes, Command]] = {}
         self._bases = [0] * (BASES + 1)
         self._rounds_done = 0
         self._body_end = 0
         self._given: set[Port] = set()
-        self._outputs: Final[dict[Port, _Outputs]] = {port: _Outputs() for port in Port if is_output(port)}
 
     def run(self, start: int = 0, stop: int | None = None) -> int:
         """Executes from command address `start` until STOP, or until it comes to command address `stop`.
@@ -167,7 +148,11 @@ class Executor:
         elif command.port is None:
             raise AssertionError(command)
         elif command.opcode == Opcode.WRITE:
-            self._writes.append(_Write(command.port, self._memory.places(command, where), where))
+            taker = self._routes.target(command.port)
+            if taker is not None:
+                text = f"a WRITE waits for {command.port.name}, all of which goes to {taker.name}"
+                raise MachineError(Fault.WATCHDOG, where, text)
+            self._outputs.expect(Write(command.port, self._memory.places(command, where), where))
         else:
             read = command.opcode == Opcode.READ
             self._give(self._batch(command, where) if read else self._sent(command), where)
@@ -196,55 +181,62 @@ class Executor:
         return Batch(command.port, data.reshape(count, size))
 
     def _give(self, batch: Batch, where: int) -> None:
+        source = self._routes.source(batch.port)
+        if source is not None:
+            raise MachineError(None, where, f"{batch.port.name} takes what {source.name} gives, and nothing else")
         if QUIET.get(batch.port) in self._given:
             text = f"{batch.port.name} changes a table that what {QUIET[batch.port].name} began may still read"
-            raise MachineError(None, where, f"{text}; there is no WAIT between them")
-        self._given.add(batch.port)
+            raise MachineError(None, where, f"{text}; there is no WAIT between them that knows its end")
         try:
-            for port, data in self._unit_of[batch.port].take(batch):
-                outputs = self._outputs[port]
-                outputs.parts.append(data)
-                outputs.bytes += data.size
+            if batch.port == Port.ROUTE:
+                self._change_routes(batch)
+            else:
+                self._deliver(batch)
         except StallError as error:
             raise MachineError(Fault.WATCHDOG, where, str(error)) from error
         except (OperandError, UserError) as error:
             raise MachineError(None, where, str(error)) from error
-        self._write()
-        for port, outputs in self._outputs.items():
-            if outputs.bytes >= self.preset.beat_bytes:
-                raise MachineError(
-                    Fault.WATCHDOG, where, f"{outputs.bytes} bytes leave {port.name} that no WRITE before takes"
-                )
+        self._outputs.write()
+        left = self._outputs.left(self.preset.beat_bytes)
+        if left:
+            raise MachineError(Fault.WATCHDOG, where, f"{left} leave that no WRITE before takes")
 
-    def _write(self) -> None:
-        """The first WRITE takes what its port has given, then the next one."""
-        beat = self.preset.beat_bytes
-        while self._writes:
-            write = self._writes[0]
-            outputs = self._outputs[write.port]
-            beats = min(outputs.bytes // beat, write.places.size - write.done)
-            if beats:
-                data = outputs.take(beats * beat).reshape(beats, beat)
-                self._memory.write(write.places[write.done : write.done + beats], data)
-                write.done += beats
-            if write.done < write.places.size:
-                return
-            self._writes.popleft()
+    def _change_routes(self, batch: Batch) -> None:
+        fields = unpack_records(batch.port, batch.data)
+        for number in range(len(batch.data)):
+            record = {name: int(value[number]) for name, value in fields.items()}
+            self._routes.change(**record)
+            source = Port(record["source"])
+            moving = self._given & {STARTS[source], ROUTES[source]}
+            check(not moving, f"the route of {source.name} changes, but no WAIT knows the end of what it was given")
+            check(self._outputs.waiting is None, f"the route of {source.name} changes while a WRITE lacks beats")
+
+    def _deliver(self, batch: Batch) -> None:
+        """To a unit, and what it gives along the routes."""
+        self._given.add(batch.port)
+        for port, data in self._unit_of[batch.port].take(batch):
+            self._outputs.give(port, data)
+            if self._routes.target(port) is not None:
+                for routed in self._routes.batches(port, self._outputs.whole_beats(port)):
+                    self._deliver(routed)
 
     def _wait(self, where: int) -> None:
-        if self._writes:
-            write = self._writes[0]
+        write = self._outputs.waiting
+        if write is not None:
             raise MachineError(
                 Fault.WATCHDOG,
                 where,
                 f"the WRITE of {write.port.name} at {write.where:#x} has {write.done} of {write.places.size} beats",
             )
         self._memory.settle()
-        self._given.clear()
+        # WRITEs say nothing about codes that go to the array and have not come out of it as results.
+        behind = {Port.ENCODED} if self._routes.target(Port.ENCODED) and not self._array.settled else set()
+        if behind and self._routes.target(Port.NORMED):
+            behind.add(Port.NORMED)
+        self._given &= {port for output in behind for port in (STARTS[output], ROUTES[output])}
 
     def _finish(self, where: int) -> None:
         self._wait(where)
-        left = [text for unit in self._units if (text := unit.left())]
-        left += [f"{outputs.bytes} bytes of {port.name}" for port, outputs in self._outputs.items() if outputs.bytes]
+        left = next((text for unit in self._units if (text := unit.left())), self._outputs.left())
         if left:
-            raise MachineError(None, where, f"STOP comes too early: {left[0]}")
+            raise MachineError(None, where, f"STOP comes too early: {left}")

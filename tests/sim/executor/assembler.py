@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from sim.contract.encoder import Encoder, half_step_table
 from sim.executor import Executor
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
-from sim.machine.ports import RECORDS, Port, payload_bytes
+from sim.machine.ports import RECORDS, Port, record_bytes
 from sim.machine.presets import PRESETS, MachinePreset
+from sim.machine.records import pack_records
+from sim.machine.settings import Phase
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
 PROGRAM_BYTES = 1 << 16
@@ -66,19 +68,25 @@ class Assembler:
 
     def records(self, port: Port, rows: Sequence[tuple[int, ...]]) -> None:
         """A READ of records."""
-        size = payload_bytes(port, self.preset)
-        data = b"".join(self.encoded(port, row).ljust(size, b"\0") for row in rows)
+        fields = zip((field.name for field in RECORDS[port]), np.array(rows, object).T, strict=True)
+        data = pack_records(port, self.preset, dict(fields))
         self.read(port, np.frombuffer(data, np.uint8), payloads=len(rows))
-
-    @staticmethod
-    def encoded(port: Port, row: tuple[int, ...]) -> bytes:
-        """Fields of a record one behind the other."""
-        fields = zip(RECORDS[port], row, strict=True)
-        return b"".join(int(value).to_bytes(f.bytes, "little", signed=f.signed) for f, value in fields)
 
     def send(self, port: Port, *row: int) -> None:
         """A SEND of one record."""
-        self.commands.append(Command(Opcode.SEND, port, payload=self.encoded(port, row)))
+        fields = dict(zip((field.name for field in RECORDS[port]), row, strict=True))
+        payload = pack_records(port, self.preset, fields)[: record_bytes(port)]
+        self.commands.append(Command(Opcode.SEND, port, payload=payload))
+
+    def array(self, phase: Phase, **fields: int) -> None:
+        """A command of the array; fields that are not given are 1, and those of codebooks and blocks 0."""
+        row = dict.fromkeys((field.name for field in RECORDS[Port.ARRAY_COMMAND]), 1)
+        row |= dict.fromkeys(("codebook", "split", "release", "word", "pitch"), 0)
+        self.send(Port.ARRAY_COMMAND, *(row | {"phase": phase} | fields).values())
+
+    def route(self, source: Port, *, on: bool = True, beats: int = 0) -> None:
+        """A SEND that turns a route on or off."""
+        self.send(Port.ROUTE, source, on, beats)
 
     def write(self, port: Port, size: int, **fields: Any) -> int:
         """A WRITE of so many bytes to a place of its own, whose address is returned."""

@@ -11,6 +11,7 @@ from sim.contract.softmax import log_thresholds
 from sim.contract.wide import Wide, finish_wide
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
+from sim.machine.settings import Phase
 from tests.sim.executor.assembler import Assembler
 
 LOW, Q_LEVELS, SPLIT = 0, 1, 2
@@ -98,21 +99,42 @@ class Program:
         shift = 0 if split or len(streamed) == 1 else 128
         offset = -shift * scale * k.astype(np.int64).sum(axis=1) // 4
         keys, tiles = len(k), -(-len(k) // preset.columns)
-        a.send(Port.ARRAY_COMMAND, 0, codebook, queries, keys, tiles, 1, len(stationary), len(streamed), 1, 1, split)
+        runs, groups = len(streamed), -(-self.width // preset.rows)
+        # Words of group and run behind one that nobody reads.
+        words = np.zeros((queries, 1 + groups * runs, preset.rows), np.int8)
+        for group in range(groups):
+            rows = slice(group * preset.rows, (group + 1) * preset.rows)
+            for run, plane in enumerate(streamed):
+                words[:, 1 + group * runs + run] = in_corner(plane[:, rows], queries, preset.rows)
+        a.send(Port.CODE_BLOCK, queries * words.shape[1])
+        a.read(Port.CODES, pack_nibbles(words.reshape(1, -1)))
+        a.array(
+            Phase.SCORES,
+            split=split,
+            release=1,
+            planes=len(stationary),
+            codebook=codebook,
+            runs=runs,
+            queries=queries,
+            keys=keys,
+            tiles=tiles,
+            groups=groups,
+            word=1,
+            pitch=words.shape[1],
+        )
         for tile in range(tiles):
             part = slice(tile * preset.columns, (tile + 1) * preset.columns)
-            for high, nibble in enumerate(stationary):
-                for run, plane in enumerate(streamed):
-                    above = len(stationary) - 1 - high + len(streamed) - 1 - run
-                    a.read(Port.SCALE, np.full(preset.columns, scale * 16**above, np.uint16))
-                    if high == run == 0:
-                        a.read(Port.BIAS, in_corner(offset[part].astype(np.int32), preset.columns))
-                    if run == 0 or split:
-                        turned = in_corner(nibble[part], preset.columns, preset.rows)
-                        # Of each row group all columns, a row of them behind the other.
-                        groups = turned.reshape(preset.columns, -1, preset.loader_rows).transpose(1, 0, 2)
-                        a.read(Port.WEIGHTS_TURNED, pack_nibbles(groups.reshape(1, -1)))
-                    a.read(Port.CODES, pack_nibbles(in_corner(plane, queries, preset.rows).astype(np.int8)))
+            for group, high, run in np.ndindex(groups, len(stationary), runs):
+                above = len(stationary) - 1 - high + runs - 1 - run
+                a.read(Port.SCALE, np.full(preset.columns, scale * 16**above, np.uint16))
+                if group == high == run == 0:
+                    a.read(Port.BIAS, in_corner(offset[part].astype(np.int32), preset.columns))
+                if run == 0 or split:
+                    rows = slice(group * preset.rows, (group + 1) * preset.rows)
+                    turned = in_corner(stationary[high][part, rows], preset.columns, preset.rows)
+                    # Of each row group all columns, a row of them behind the other.
+                    turned = turned.reshape(preset.columns, -1, preset.loader_rows).transpose(1, 0, 2)
+                    a.read(Port.WEIGHTS_TURNED, pack_nibbles(turned.reshape(1, -1)))
 
     def position(self, head: int, first: int, queries: int, rows: int, columns: int, *, values: bool) -> None:
         a, bias = self.a, self.operation.position
@@ -142,7 +164,16 @@ class Program:
         keys, runs = len(v), operation.score_planes
         groups, tiles = -(-keys // preset.rows), -(-self.width // preset.columns)
         place = a.write(Port.RESULTS, tiles * queries * preset.columns * 2)
-        a.send(Port.ARRAY_COMMAND, 1, LOW, queries, keys, tiles, groups, len(stationary), runs, 1, 1, 0)
+        a.array(
+            Phase.MIX,
+            planes=len(stationary),
+            codebook=LOW,
+            runs=runs,
+            queries=queries,
+            keys=keys,
+            tiles=tiles,
+            groups=groups,
+        )
         for tile in range(tiles):
             part = slice(tile * preset.columns, (tile + 1) * preset.columns)
             for group in range(groups):
@@ -161,9 +192,9 @@ class Program:
 
 @pytest.mark.parametrize("kind", ["none", "static", "decomposed"])
 @pytest.mark.parametrize(("four_bit", "split"), [(True, False), (False, True), (False, False)])
-@pytest.mark.parametrize("preset", ["tiny", "small", "full"])
-def test_a_window_head_by_head(kind: str, four_bit: bool, split: bool, preset: str) -> None:
-    heads, width, rows = 2, 20, 5
+@pytest.mark.parametrize(("preset", "width"), [("tiny", 20), ("small", 20), ("full", 20), ("tiny", 40)])
+def test_a_window_head_by_head(kind: str, four_bit: bool, split: bool, preset: str, width: int) -> None:
+    heads, rows = 2, 5
     columns = rows if kind == "static" else 7
     operation = attention(kind, heads, width, (rows, columns), four_bit=four_bit)
     pixels = rows * columns

@@ -7,8 +7,10 @@ from sim.contract.encoder import Encoder
 from sim.contract.layer import QuantizedLayer
 from sim.contract.nibbles import pack_nibbles
 from sim.contract.wide import Wide
+from sim.machine.commands import Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
+from sim.machine.settings import Phase
 from tests.sim.executor.assembler import Assembler
 
 LEVELS = {
@@ -62,13 +64,16 @@ def dense(a: Assembler, operation: QuantizedLayer, codes: int, tokens: int) -> N
     distinct = np.unique(form.codebooks, axis=0)
     a.codebooks(*distinct)
     planes, passes = operation.encoder.code_planes, operation.passes
-    plane_bytes, pass_bytes = TILE_CHANNELS // 2, preset.rows // 2
-    token_bytes = operation.encoder.tiles * planes * plane_bytes
+    plane_words = TILE_CHANNELS // preset.rows
+    token_words = operation.encoder.tiles * planes * plane_words
+    token_bytes = token_words * preset.rows // 2
     columns = -(-operation.outputs // preset.columns)
     row_bytes = columns * preset.columns * 2
     result = a.room(tokens * row_bytes)
     for first in range(0, tokens, preset.token_depth):
         count = min(preset.token_depth, tokens - first)
+        a.send(Port.CODE_BLOCK, count * token_words)
+        a.move(Opcode.READ, Port.CODES, codes + first * token_bytes, count * token_bytes // a.beat)
         for column in range(columns):
             outputs = slice(column * preset.columns, (column + 1) * preset.columns)
             counts = (preset.columns * 2 // a.beat, count, 1, 1)
@@ -78,7 +83,17 @@ def dense(a: Assembler, operation: QuantizedLayer, codes: int, tokens: int) -> N
             for number, (tile, part) in enumerate(steps):
                 codebook = int(np.flatnonzero((distinct == form.codebooks[tile]).all(axis=1))[0])
                 begin, end = number == 0, number == len(steps) - 1
-                a.send(Port.ARRAY_COMMAND, 2, codebook, count, 1, 1, 1, 1, 1, begin, end, 0)
+                plane = tile % passes % operation.level_planes if planes == 2 else 0
+                a.array(
+                    Phase.DENSE,
+                    codebook=codebook,
+                    queries=count,
+                    first=begin,
+                    last=end,
+                    release=end and column == columns - 1,
+                    word=(tile // passes * planes + plane) * plane_words + part,
+                    pitch=token_words,
+                )
                 inputs = list(form.tile_slices())[tile][1]
                 rows = slice(
                     inputs.start + part * preset.rows, min(inputs.start + (part + 1) * preset.rows, inputs.stop)
@@ -94,14 +109,6 @@ def dense(a: Assembler, operation: QuantizedLayer, codes: int, tokens: int) -> N
                     bias[: values.shape[1]] = form.bias[outputs]
                     a.read(Port.BIAS, bias)
                 a.read(Port.WEIGHTS, pack_nibbles(weight.reshape(1, -1)))
-                plane = tile % passes % operation.level_planes if planes == 2 else 0
-                offset = (tile // passes * planes + plane) * plane_bytes + part * pass_bytes
-                a.move_in(
-                    Port.CODES,
-                    codes + first * token_bytes + offset,
-                    counts=(pass_bytes // a.beat, count, 1, 1),
-                    strides=(token_bytes, 0, 0),
-                )
     a.wait()
     return a.get(result, (tokens, row_bytes // 2))
 

@@ -10,6 +10,7 @@ from sim.executor import MachineError
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.faults import Fault
 from sim.machine.ports import Port
+from sim.machine.settings import Phase
 from tests.sim.executor.assembler import PROGRAM_BYTES, Assembler
 
 HIGH = PROGRAM_BYTES
@@ -36,7 +37,7 @@ def single(*commands: Command) -> MachineError:
         (Fault.PORT, Command(Opcode.SEND, Port.WEIGHTS, payload=b"1")),
         (Fault.ALIGNMENT, Command(Opcode.READ, Port.COPY, HIGH + 8)),
         (Fault.ALIGNMENT, Command(Opcode.READ, Port.COPY, HIGH, (1, 2, 1, 1), (24, 0, 0))),
-        (Fault.RANGE, Command(Opcode.READ, Port.COPY, (1 << 23) - 16, (2, 1, 1, 1))),
+        (Fault.RANGE, Command(Opcode.READ, Port.COPY, (1 << 23) + (1 << 14) - 16, (2, 1, 1, 1))),
         (Fault.RANGE, Command(Opcode.WRITE, Port.COPIED, HIGH, (1, 1, 2, 1), (0, -HIGH - 16, 0))),
         (Fault.PROTECTED, Command(Opcode.WRITE, Port.COPIED, HIGH - 16)),
         (Fault.PROTECTED, Command(Opcode.WRITE, Port.COPIED, HIGH, (1, 1, 2, 1), (0, -16, 0))),
@@ -71,19 +72,19 @@ def test_a_program_without_an_end() -> None:
 
 
 def dense(a: Assembler, *, first: int = 1) -> None:
-    """Codebook and command of a DENSE with results of two tokens."""
+    """Codebook and command of a DENSE with results of two tokens, words 1 and 3 of a block."""
     a.codebooks(affine_codebook())
     a.write(Port.RESULTS, 32)
-    a.send(Port.ARRAY_COMMAND, 2, 0, 2, 1, 1, 1, 1, 1, first, 1, 0)
+    a.array(Phase.DENSE, queries=2, first=first, word=1, pitch=2, release=1)
 
 
 def operands(a: Assembler, *ports: Port) -> None:
     for port in ports:
-        payloads = 2 if port == Port.CODES else 1
-        a.read(
-            port,
-            np.zeros({Port.SCALE: 16, Port.BIAS: 32, Port.WEIGHTS: 128, Port.CODES: 16}[port] * payloads, np.uint8),
-        )
+        if port == Port.CODE_BLOCK:
+            a.send(port, 4)
+        else:
+            size = {Port.SCALE: 16, Port.BIAS: 32, Port.WEIGHTS: 128, Port.CODES: 4 * 16}[port]
+            a.read(port, np.zeros(size, np.uint8))
 
 
 def write_lacks_beats(a: Assembler) -> None:
@@ -109,7 +110,7 @@ def operands_out_of_order(a: Assembler) -> None:
 
 def operands_without_a_command(a: Assembler) -> None:
     dense(a)
-    operands(a, Port.SCALE, Port.BIAS, Port.WEIGHTS, Port.CODES, Port.SCALE)
+    operands(a, Port.SCALE, Port.BIAS, Port.WEIGHTS, Port.CODE_BLOCK, Port.CODES, Port.SCALE)
 
 
 def command_before_operands(a: Assembler) -> None:
@@ -119,7 +120,7 @@ def command_before_operands(a: Assembler) -> None:
 
 def mix_without_scores(a: Assembler) -> None:
     a.codebooks(affine_codebook())
-    a.send(Port.ARRAY_COMMAND, 1, 0, 1, 8, 1, 1, 1, 1, 1, 1, 0)
+    a.array(Phase.MIX, keys=8)
 
 
 def values_without_a_norm(a: Assembler) -> None:
@@ -166,7 +167,7 @@ def test_where_the_hardware_would_wait_for_ever(program: Callable[[Assembler], N
 
 def tokens_that_never_began(a: Assembler) -> None:
     dense(a, first=0)
-    operands(a, Port.SCALE, Port.WEIGHTS, Port.CODES)
+    operands(a, Port.SCALE, Port.WEIGHTS, Port.CODE_BLOCK, Port.CODES)
 
 
 def read_without_a_wait(a: Assembler) -> None:
@@ -205,7 +206,7 @@ def order_without_a_channel(a: Assembler) -> None:
 
 
 def codebook_that_is_not_there(a: Assembler) -> None:
-    a.send(Port.ARRAY_COMMAND, 2, 3, 2, 1, 1, 1, 1, 1, 1, 1, 0)
+    a.array(Phase.DENSE, codebook=3)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_what_is_left_at_the_end(port: Port, text: str) -> None:
     a = Assembler()
     if port == Port.ARRAY_COMMAND:
         a.codebooks(affine_codebook())
-        a.send(port, 2, 0, 2, 1, 1, 1, 1, 1, 1, 1, 0)
+        a.array(Phase.DENSE)
     else:
         a.send(Port.ENCODER_PLANES, 1)
         a.send(Port.RESIDUAL_SETTING, 16, 16)
