@@ -1,4 +1,7 @@
-"""In front of the encoder: tokens are written in the order of their channels and read in the order of positions."""
+"""In front of the encoder: tokens come in the order of their channels and leave in the order of positions.
+
+i --> a bank for each value --> banks, two tokens --> the bank of each position --> o
+"""
 
 from typing import Any, Final
 
@@ -8,7 +11,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from hdl.ecp5.block_memory import BlockMemory
+from hdl.ecp5.block_ram import PARTS, BlockRam
 from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
@@ -24,17 +27,18 @@ class TokenOrder(wiring.Component):
     """Position p of a token takes the value of the channel that `i_order` wrote for p.
 
     - `i`: tokens, `last` with their final transfer; lane k of transfer b is channel b * lanes + k. `o`: the same tokens
-      in as many transfers, lane k of transfer b is position b * lanes + k.
-    - `i_order`: always ready. What is in use must be left alone; a channel of every position of a token must have been
-      written, and must be one of that token.
+      in as many transfers, lane k of transfer b is position b * lanes + k. Waits while an order is being written.
+    - `i_order`: always ready. `bank`: sim.machine.banks.banks_of, the same for all values with so many transfers. What
+      is in use must be left alone; the channels of the positions of a token must be those of the token, each once.
     - `o_idle`: nothing is inside.
 
-    Cycles, nobody stalling: a token of b transfers every b + 3 / 2, as one is read while the next is written, and a
-    place is free three cycles after its last read. Latency from the last transfer of a token to its first on `o`:
-    `latency` cycles.
+    Throughput: one transfer per cycle, as one token is read while the next is written. Latency from the last transfer
+    of a token to its first on `o`: `latency` = 8 cycles.
 
-    lanes: 2, 4, 8, 16. beats: most transfers of a token, 2..512. Block RAM: per lane two tokens, as any lane may want
-    any channel. Raises ValueError naming the parameter, its limit and the nearest valid value.
+    lanes: 2, 4, 8, 16. beats: most transfers of a token, 2..512. Block RAMs: one per lane for two tokens, as every
+    transfer that comes or leaves has a value in each bank; of 36 bits per four lanes one for the channels to read, one
+    for the banks they lie in, one for the lanes that values come on.
+    Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
     def __init__(self, *, lanes: int = 8, beats: int = TOKEN_BEATS_MAX) -> None:
@@ -43,13 +47,18 @@ class TokenOrder(wiring.Component):
         self._lane_bits = lanes.bit_length() - 1
         self._beat_bits = (beats - 1).bit_length()
         channel_bits = self._beat_bits + self._lane_bits
-        self._order = {"width": channel_bits, "depth": beats}
-        self._tokens = {"width": WIDE_BITS * lanes, "depth": TOKENS << self._beat_bits}
-        self._order_latency = BlockMemory.latency(**self._order)
-        self._read_latency = self._order_latency + BlockMemory.latency(**self._tokens)
-        self.latency = self._read_latency + 3
+        # Look up, choose a register, read, choose.
+        self._read_stage = BlockRam.LATENCY + 1
+        self._value_stage = self._read_stage + BlockRam.LATENCY + 1
+        self.latency = 1 + self._value_stage + 1
         values = data.StructLayout({"values": data.ArrayLayout(signed(WIDE_BITS), lanes), "last": unsigned(1)})
-        order = data.StructLayout({"position": unsigned(channel_bits), "channel": unsigned(channel_bits)})
+        order = data.StructLayout(
+            {
+                "position": unsigned(channel_bits),
+                "channel": unsigned(channel_bits),
+                "bank": unsigned(self._lane_bits),
+            }
+        )
         super().__init__(
             {
                 "i_order": In(stream.Signature(order)),
@@ -65,7 +74,11 @@ class TokenOrder(wiring.Component):
         return tokens[:, order]
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """A writer, a reader, and the number of tokens between them; the reader has a place for all it reads."""
+        """A writer, a reader, and the number of tokens between them; the reader has a place for all it reads.
+
+        A token may be read the cycle after its last transfer, and its place be filled the cycle after its last read:
+        either way what is looked up first takes as long.
+        """
         m = Module()
         m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.latency + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
@@ -73,26 +86,24 @@ class TokenOrder(wiring.Component):
         write_beat, read_beat = Signal(beat), Signal(beat)
         write_half, read_half = Signal(half), Signal(half)
         last_beats = [Signal(beat, name=f"last_beat{number}") for number in range(TOKENS)]
-        held = Signal(range(TOKENS + 1))  # written and not yet read, and their places
-        full = Signal(range(TOKENS + 1))
+        held = Signal(range(TOKENS + 1))
         accepted, filled, reading, emptied = Signal(), Signal(), Signal(), Signal()
         at_end = Signal()
+        ordered = delay(m, self.i_order.valid, 1, "ordered", reset_less=False)
         m.d.comb += [
-            self.i.ready.eq(held != TOKENS),
+            self.i_order.ready.eq(1),
+            self.i.ready.eq((held != TOKENS) & ~self.i_order.valid & ~ordered),
             accepted.eq(self.i.valid & self.i.ready),
             filled.eq(accepted & self.i.payload.last),
-            reading.eq((full != 0) & fifo.o_room),
+            reading.eq((held != 0) & fifo.o_room),
             at_end.eq(read_beat == Mux(read_half, last_beats[1], last_beats[0])),
-            emptied.eq(delay(m, reading & at_end, self._order_latency + 1, "emptied", reset_less=False)),
+            emptied.eq(reading & at_end),
             fifo.spend.eq(reading),
-            fifo.store.eq(delay(m, reading, self._read_latency + 1, "stored", reset_less=False)),
-            fifo.word.last.eq(delay(m, at_end, self._read_latency + 1, "last")),
+            fifo.store.eq(delay(m, reading, self._value_stage, "stored", reset_less=False)),
+            fifo.word.last.eq(delay(m, at_end, self._value_stage, "last")),
             self.o_idle.eq((held == 0) & fifo.o_empty & (write_beat == 0)),
         ]
-        m.d.sync += [
-            held.eq(held + filled - emptied),
-            full.eq(full + filled - (reading & at_end)),
-        ]
+        m.d.sync += held.eq(held + filled - emptied)
         with m.If(accepted):
             m.d.sync += write_beat.eq(Mux(self.i.payload.last, 0, write_beat + 1))
         with m.If(filled):
@@ -102,40 +113,62 @@ class TokenOrder(wiring.Component):
                     m.d.sync += last_beat.eq(write_beat)
         with m.If(reading):
             m.d.sync += read_beat.eq(Mux(at_end, 0, read_beat + 1))
-            with m.If(at_end):
-                m.d.sync += read_half.eq(~read_half)
+        with m.If(emptied):
+            m.d.sync += read_half.eq(~read_half)
 
-        m.d.comb += self.i_order.ready.eq(1)
-        written = {
-            "enable": delay(m, accepted, 1, "write_enable", reset_less=False),
-            "address": delay(m, Cat(write_beat, write_half), 1, "write_address"),
-            "data": delay(m, self.i.payload.values, 1, "write_data"),
-        }
-        order_enable = delay(m, self.i_order.valid, 1, "order_enable", reset_less=False)
         order = delay(m, self.i_order.payload, 1, "order")
-        for lane in range(self.lanes):
-            m.submodules[f"order{lane}"] = channels = BlockMemory(**self._order)
-            m.submodules[f"tokens{lane}"] = tokens = BlockMemory(**self._tokens)
-            mine = order.position[: self._lane_bits] == lane
-            m.d.comb += [
-                channels.write_enable.eq(order_enable & mine),
-                channels.write_address.eq(order.position[self._lane_bits :]),
-                channels.write_data.eq(order.channel),
-                channels.read_address.eq(read_beat),
-                tokens.write_enable.eq(written["enable"]),
-                tokens.write_address.eq(written["address"]),
-                tokens.write_data.eq(written["data"].as_value()),
-                tokens.read_address.eq(
-                    Cat(
-                        channels.read_data[self._lane_bits :],
-                        delay(m, read_half, self._order_latency, f"half{lane}"),
-                    )
-                ),
+        position_beat, position_lane = order.position[self._lane_bits :], order.position[: self._lane_bits]
+        channel_beat, channel_lane = order.channel[self._lane_bits :], order.channel[: self._lane_bits]
+        # By bank: the lane it takes its value from, and the transfer to read; by lane: the bank to read.
+        of_channel = {"read": write_beat, "enable": ordered, "address": channel_beat}
+        of_position = {"read": read_beat, "enable": ordered, "address": position_beat}
+        sources = self._table(m, "sources", place=order.bank, entry=channel_lane, **of_channel)
+        wanted = self._table(m, "wanted", place=order.bank, entry=channel_beat, **of_position)
+        choices = self._table(m, "choices", place=position_lane, entry=order.bank, **of_position)
+
+        come = delay(m, self.i.payload.values, BlockRam.LATENCY, "come").as_value()
+        write_enable = delay(m, accepted, BlockRam.LATENCY + 1, "write_enable", reset_less=False)
+        write_address = delay(m, Cat(write_beat, write_half), BlockRam.LATENCY + 1, "write_address")
+        read_half_late = delay(m, read_half, BlockRam.LATENCY, "read_half_late")
+        words = []
+        for bank, (source, transfer) in enumerate(zip(sources, wanted, strict=True)):
+            m.submodules[f"bank{bank}"] = memory = BlockRam(width=WIDE_BITS, depth=TOKENS << self._beat_bits)
+            word = Signal(WIDE_BITS, name=f"word{bank}", reset_less=True)
+            read_address = Signal(self._beat_bits + 1, name=f"read_address{bank}", reset_less=True)
+            m.d.sync += [
+                word.eq(come.word_select(source, WIDE_BITS)),
+                read_address.eq(Cat(transfer, read_half_late)),
             ]
-            chosen = delay(
-                m, channels.read_data[: self._lane_bits], self._read_latency - self._order_latency, f"lane{lane}"
-            )
+            m.d.comb += [
+                memory.write_enable.eq(write_enable),
+                memory.write_address.eq(write_address),
+                memory.write_data.eq(word),
+                memory.read_address.eq(read_address),
+            ]
+            words.append(memory.read_data)
+        for lane, choice in enumerate(choices):
+            chosen = delay(m, choice, self._value_stage - 1 - BlockRam.LATENCY, f"choice{lane}")
             value = Signal(signed(WIDE_BITS), name=f"value{lane}", reset_less=True)
-            m.d.sync += value.eq(tokens.read_data.word_select(chosen, WIDE_BITS))
+            m.d.sync += value.eq(Cat(words).word_select(chosen, WIDE_BITS))
             m.d.comb += fifo.word.values[lane].eq(value)
         return m
+
+    def _table(
+        self, m: Module, name: str, *, read: Signal, enable: Signal, address: Any, place: Any, entry: Any
+    ) -> list[Any]:
+        """Entries of the word at `read`, by place, BlockRam.LATENCY cycles later; `enable` writes one."""
+        parts = min(self.lanes, max(PARTS))
+        found: list[Any] = []
+        for first in range(0, self.lanes, parts):
+            m.submodules[f"{name}{first}"] = table = BlockRam(
+                width=parts * len(entry), depth=1 << self._beat_bits, parts=parts
+            )
+            enables = [enable & (place == number) for number in range(first, first + parts)]
+            m.d.comb += [
+                table.write_enable.eq(Cat(enables)),
+                table.write_address.eq(address),
+                table.write_data.eq(entry.replicate(parts)),
+                table.read_address.eq(read),
+            ]
+            found += [table.read_data.word_select(number, len(entry)) for number in range(parts)]
+        return found

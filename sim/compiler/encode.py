@@ -10,6 +10,7 @@ from sim.contract.constants import CODES, TILE_CHANNELS
 from sim.contract.encoder import LEVEL_ZERO, Encoder, half_step_table
 from sim.contract.errors import UserError
 from sim.contract.layer import weight_nibbles
+from sim.machine.banks import banks_of
 from sim.machine.ports import Port
 from sim.machine.presets import CODE_BYTES
 from sim.machine.settings import TOKEN_BEATS_MAX
@@ -117,7 +118,14 @@ def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], address:
     one after the other where none are given."""
     # Tables first: what follows is the same for every block of tokens.
     slots = builder.encoder_tables(plan.tables, plan.name)
-    builder.table(Port.ENCODER_ORDER, {"position": np.arange(plan.order.size), "channel": plan.order})
+    builder.table(
+        Port.ENCODER_ORDER,
+        {
+            "position": np.arange(plan.order.size),
+            "channel": plan.order,
+            "bank": banks_of(plan.order, builder.preset.lanes),
+        },
+    )
     builder.table(
         Port.ENCODER_CHANNEL,
         {"position": np.arange(plan.order.size), "multiplier": plan.multiplier, "addend": plan.addend},

@@ -44,14 +44,12 @@ SHORTEST_RUN: Final = 7
 KEEP: Final = 3
 """A LOAD of scales alone (KEEP_CYCLES of hdl.attention)."""
 
-ENCODER: Final = 29
+ENCODER: Final = 30
 """From the last transfer of a token, read out again, to its last beat on the way to memory."""
 
 ACTIVATION: Final = 13
 RESIDUAL: Final = 9
 DEPTHWISE: Final = 21
-TOKEN_ORDER: Final = 1.5
-"""Cycles a token takes beside its transfers (hdl.machine.token_order)."""
 
 NORM_BUFFERS: Final = 3
 NORM_RELEASE: Final = 2

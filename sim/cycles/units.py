@@ -84,7 +84,7 @@ class Units:
         interval = 1.0
         if port == Port.ENCODER_VALUES:
             beats = token_beats(command)
-            interval = max(beats + delays.TOKEN_ORDER, self._tiles(beats) * self._delays.packer_tile) / beats
+            interval = max(beats, self._tiles(beats) * self._delays.packer_tile) / beats
             writes = self._codes(command)
         elif port == Port.NORM_VALUES:
             interval = self._delays.norm_token(self._norm_groups) / self._norm_groups

@@ -55,6 +55,7 @@ class EncoderUnit:
         positions = TOKEN_BEATS_MAX * preset.lanes
         self._lanes = preset.lanes
         self._order = np.full(positions, positions)
+        self._bank = np.zeros(positions, np.int64)
         self._multiplier = np.zeros(positions, np.int32)
         self._addend = np.zeros(positions, np.int32)
         self._shift = np.zeros(-(-positions // TILE_CHANNELS), np.int32)
@@ -73,6 +74,7 @@ class EncoderUnit:
             position = fields["position"]
             check(position.max() < self._order.size, f"there is no position {position.max()}")
             self._order[position] = fields["channel"]
+            self._bank[position] = fields["bank"]
         elif batch.port == Port.ENCODER_CHANNEL:
             position = fields["position"]
             check(position.max() < self._multiplier.size, f"there is no position {position.max()}")
@@ -131,9 +133,17 @@ class EncoderUnit:
         check(positions <= self._multiplier.size, f"a token of {positions} positions is longer than the tables")
         order = self._order[:positions]
         check(order.max() < positions, f"ENCODER_ORDER gives a token of {positions} values no channel at some position")
+        self._check_banks(order)
         if not np.array_equal(order, np.arange(positions)):
             values = values[:, order]
         tile = np.arange(positions) // TILE_CHANNELS
         index = half_steps(values, self._multiplier[:positions], self._addend[:positions], self._shift[tile])
         index += self._table_of[tile] * ENCODER_INDICES
         return self._codes[index]
+
+    def _check_banks(self, order: NDArray[np.int64]) -> None:
+        """Beats that come and beats that leave have a value in each bank (sim.machine.banks)."""
+        beat, bank = np.arange(order.size) // self._lanes, self._bank[: order.size]
+        for of_beat in (beat, order // self._lanes):
+            found = np.bincount(of_beat * self._lanes + bank, minlength=order.size)
+            check((found == 1).all(), f"ENCODER_ORDER gives a beat of a token of {order.size} values a bank twice")

@@ -96,7 +96,7 @@ RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     ),
     Port.ENCODER_TILE: _unsigned(tile=16, shift=8, table=8),
     Port.ENCODER_TABLE: _unsigned(address=16, code=8),
-    Port.ENCODER_ORDER: _unsigned(position=16, channel=16),
+    Port.ENCODER_ORDER: _unsigned(position=14, channel=14, bank=4),
     Port.ENCODER_PLANES: _unsigned(planes=8),
     Port.CODE_BLOCK: _unsigned(words=16),
     Port.ROUTE: _unsigned(source=8, on=8, beats=16),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sim.contract.encoder import Encoder, half_step_table
 from sim.executor import Executor
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
+from sim.machine.banks import banks_of
 from sim.machine.ports import RECORDS, Port, record_bytes
 from sim.machine.presets import PRESETS, MachinePreset
 from sim.machine.records import pack_records
@@ -114,7 +115,8 @@ class Assembler:
         order = encoder.permutation.tolist() + list(range(len(channels), len(channels) + padded))
         tiles = range(encoder.tiles)
         tables = [half_step_table(row).tolist() for row in encoder.levels]
-        self.records(Port.ENCODER_ORDER, list(enumerate(order)))
+        banks = banks_of(np.array(order), self.preset.lanes).tolist()
+        self.records(Port.ENCODER_ORDER, list(zip(range(len(order)), order, banks, strict=True)))
         self.records(Port.ENCODER_CHANNEL, [(p, *row) for p, row in enumerate(channels)])
         self.records(Port.ENCODER_TILE, [(t, int(encoder.shift[t]), min(t, len(tables) - 1)) for t in tiles])
         entries = [(512 * n + index, code) for n, table in enumerate(tables) for index, code in enumerate(table)]

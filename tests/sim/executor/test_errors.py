@@ -185,7 +185,7 @@ def more_payloads_than_beats(a: Assembler) -> None:
 
 
 def table_in_use(a: Assembler) -> None:
-    a.records(Port.ENCODER_ORDER, [(p, p) for p in range(8)])
+    a.records(Port.ENCODER_ORDER, [(p, p, p) for p in range(8)])
     a.send(Port.ENCODER_PLANES, 1)
     a.write(Port.ENCODED, 32)
     a.read(Port.ENCODER_VALUES, np.zeros(16, np.uint8), token_dims=1)
@@ -200,7 +200,13 @@ def test_a_table_changes_after_a_wait() -> None:
 
 
 def order_without_a_channel(a: Assembler) -> None:
-    a.records(Port.ENCODER_ORDER, [(p, p + 1) for p in range(8)])
+    a.records(Port.ENCODER_ORDER, [(p, p + 1, p) for p in range(8)])
+    a.send(Port.ENCODER_PLANES, 1)
+    a.read(Port.ENCODER_VALUES, np.zeros(16, np.uint8), token_dims=1)
+
+
+def bank_for_two_values_of_a_beat(a: Assembler) -> None:
+    a.records(Port.ENCODER_ORDER, [(p, p, p & 6) for p in range(8)])
     a.send(Port.ENCODER_PLANES, 1)
     a.read(Port.ENCODER_VALUES, np.zeros(16, np.uint8), token_dims=1)
 
@@ -218,6 +224,7 @@ def codebook_that_is_not_there(a: Assembler) -> None:
         more_payloads_than_beats,
         table_in_use,
         order_without_a_channel,
+        bank_for_two_values_of_a_beat,
         codebook_that_is_not_there,
     ],
 )
