@@ -65,7 +65,7 @@ class ArrayUnit:
     @property
     def settled(self) -> bool:
         """Once what it has given is in memory, no code is on its way to the array."""
-        return self._gives and self._need is None and not self.blocks.held
+        return self._gives and self._need is None and self.blocks.empty
 
     def take(self, batch: Batch) -> list[Output]:
         """Tables, a command, or operands of the one that is active."""

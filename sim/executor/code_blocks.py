@@ -31,32 +31,32 @@ class CodeBlocks:
         self._rows, self._words_max = preset.rows, preset.block_words
         self._beat_codes = 2 * preset.beat_bytes
         self._blocks: deque[_Block] = deque()
+        self._newest = _Block(np.zeros((0, self._beat_codes), np.uint8), 0)
 
     @property
-    def held(self) -> int:
-        """Blocks that have begun and have not been given back."""
-        return len(self._blocks)
+    def empty(self) -> bool:
+        """All blocks that have begun are complete and have been given back."""
+        return not self._blocks and not self._missing
 
     def begin(self, words: int) -> None:
         """A block begins. Raises StallError where no half is free, or the block before is not complete."""
         check(1 <= words <= self._words_max, f"a block of {words} words, 1..{self._words_max} are possible")
-        if self._blocks and self._blocks[-1].filled < len(self._blocks[-1].codes):
+        if self._missing:
             raise StallError(f"a CODE_BLOCK comes, but {self._lacking()}")
         if len(self._blocks) == HALVES:
             raise StallError(f"a CODE_BLOCK comes while {HALVES} blocks have not been given back")
         beats = words * self._rows // self._beat_codes
-        self._blocks.append(_Block(np.zeros((beats, self._beat_codes), np.uint8), words))
+        self._newest = _Block(np.zeros((beats, self._beat_codes), np.uint8), words)
+        self._blocks.append(self._newest)
 
     def fill(self, data: NDArray[np.uint8]) -> None:
         """Beats uint8 (n, beat bytes) of the newest block. Raises StallError where it has no room for them."""
-        if not self._blocks:
-            raise StallError(f"{len(data)} beats of CODES come without a CODE_BLOCK")
-        block = self._blocks[-1]
-        end = block.filled + len(data)
-        if end > len(block.codes):
-            raise StallError(f"{end - len(block.codes)} beats of CODES are left, the block of {block.words} is full")
-        block.codes[block.filled : end] = nibbles(data)
-        block.filled = end
+        block = self._newest
+        if len(data) > self._missing:
+            more = len(data) - self._missing
+            raise StallError(f"{more} beats of CODES are left, the newest block of {block.words} words takes no more")
+        block.codes[block.filled : block.filled + len(data)] = nibbles(data)
+        block.filled += len(data)
 
     def holds(self, words: int) -> bool:
         """The first `words` of the oldest block have come. Raises OperandError when it has fewer than that."""
@@ -74,18 +74,18 @@ class CodeBlocks:
         return words[first : first + (tokens - 1) * pitch + 1 : pitch]
 
     def release(self) -> None:
-        """The oldest block is given back. Raises OperandError while codes of it are still to come."""
-        block = self._blocks[0]
-        check(block.filled == len(block.codes), f"a command gives back a block while {self._lacking()}")
+        """The oldest block is given back; codes that it lacks still come, for nobody."""
         self._blocks.popleft()
 
     def left(self) -> str:
         """Blocks that lack codes, or that nobody has given back."""
-        if self._blocks and self._blocks[-1].filled < len(self._blocks[-1].codes):
+        if self._missing:
             return self._lacking()
-        return f"{self.held} blocks of codes that no command has given back" if self._blocks else ""
+        return f"{len(self._blocks)} blocks of codes that no command has given back" if self._blocks else ""
+
+    @property
+    def _missing(self) -> int:
+        return len(self._newest.codes) - self._newest.filled
 
     def _lacking(self) -> str:
-        block = self._blocks[-1]
-        missing = len(block.codes) - block.filled
-        return f"the block of {block.words} words before still lacks {missing} beats of CODES"
+        return f"the block of {self._newest.words} words before still lacks {self._missing} beats of CODES"

@@ -183,7 +183,8 @@ class Executor:
     def _give(self, batch: Batch, where: int) -> None:
         source = self._routes.source(batch.port)
         if source is not None:
-            raise MachineError(None, where, f"{batch.port.name} takes what {source.name} gives, and nothing else")
+            text = f"{batch.port.name} takes what {source.name} gives and waits with everything else"
+            raise MachineError(Fault.WATCHDOG, where, text)
         if QUIET.get(batch.port) in self._given:
             text = f"{batch.port.name} changes a table that what {QUIET[batch.port].name} began may still read"
             raise MachineError(None, where, f"{text}; there is no WAIT between them that knows its end")

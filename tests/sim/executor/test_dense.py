@@ -58,59 +58,73 @@ def packed(codes: NDArray[np.uint8], planes: int) -> NDArray[np.uint8]:
     return np.array(rows, np.uint8).reshape(-1)
 
 
+def token_words(a: Assembler, operation: QuantizedLayer) -> int:
+    """Words of a token's codes."""
+    return operation.encoder.tiles * operation.encoder.code_planes * (TILE_CHANNELS // a.preset.rows)
+
+
+def books(operation: QuantizedLayer) -> NDArray[np.int8]:
+    """Codebooks of a layer, by number."""
+    return np.unique(operation.array_form.codebooks, axis=0)
+
+
+def row_bytes(a: Assembler, operation: QuantizedLayer) -> int:
+    """Bytes of a token of results."""
+    return -(-operation.outputs // a.preset.columns) * a.preset.columns * 2
+
+
+def passes(a: Assembler, operation: QuantizedLayer, count: int, result: int, port: Port = Port.RESULTS) -> None:
+    """Commands of a layer on a block of all codes of `count` tokens, which give it back; results leave `port`."""
+    preset, form, distinct = a.preset, operation.array_form, books(operation)
+    planes, pitch = operation.encoder.code_planes, row_bytes(a, operation)
+    plane_words = TILE_CHANNELS // preset.rows
+    steps = [(tile, part) for tile, _ in form.tile_slices() for part in range(plane_words)]
+    columns = -(-operation.outputs // preset.columns)
+    for column in range(columns):
+        outputs = slice(column * preset.columns, (column + 1) * preset.columns)
+        counts = (preset.columns * 2 // a.beat, count, 1, 1)
+        a.move_out(port, result + column * preset.columns * 2, counts=counts, strides=(pitch, 0, 0))
+        for number, (tile, part) in enumerate(steps):
+            begin, end = number == 0, number == len(steps) - 1
+            plane = tile % operation.passes % operation.level_planes if planes == 2 else 0
+            a.array(
+                Phase.DENSE,
+                codebook=int(np.flatnonzero((distinct == form.codebooks[tile]).all(axis=1))[0]),
+                queries=count,
+                first=begin,
+                last=end,
+                release=end and column == columns - 1,
+                word=(tile // operation.passes * planes + plane) * plane_words + part,
+                pitch=token_words(a, operation),
+            )
+            inputs = list(form.tile_slices())[tile][1]
+            rows = slice(inputs.start + part * preset.rows, min(inputs.start + (part + 1) * preset.rows, inputs.stop))
+            weight = np.zeros((preset.rows, preset.columns), np.int8)
+            values = form.weight[outputs, rows].T
+            weight[: values.shape[0], : values.shape[1]] = values
+            scale = np.zeros(preset.columns, np.uint16)
+            scale[: values.shape[1]] = form.scale[tile, outputs]
+            a.read(Port.SCALE, scale)
+            if begin:
+                bias = np.zeros(preset.columns, np.int32)
+                bias[: values.shape[1]] = form.bias[outputs]
+                a.read(Port.BIAS, bias)
+            a.read(Port.WEIGHTS, pack_nibbles(weight.reshape(1, -1)))
+
+
 def dense(a: Assembler, operation: QuantizedLayer, codes: int, tokens: int) -> NDArray[np.int16]:
     """Commands of a layer on packed codes in memory; results (tokens, outputs) after the run are a view of memory."""
-    preset, form = a.preset, operation.array_form
-    distinct = np.unique(form.codebooks, axis=0)
-    a.codebooks(*distinct)
-    planes, passes = operation.encoder.code_planes, operation.passes
-    plane_words = TILE_CHANNELS // preset.rows
-    token_words = operation.encoder.tiles * planes * plane_words
-    token_bytes = token_words * preset.rows // 2
-    columns = -(-operation.outputs // preset.columns)
-    row_bytes = columns * preset.columns * 2
-    result = a.room(tokens * row_bytes)
-    for first in range(0, tokens, preset.token_depth):
-        count = min(preset.token_depth, tokens - first)
-        a.send(Port.CODE_BLOCK, count * token_words)
+    a.codebooks(*books(operation))
+    words, pitch = token_words(a, operation), row_bytes(a, operation)
+    token_bytes = words * a.preset.rows // 2
+    result = a.room(tokens * pitch)
+    for first in range(0, tokens, a.preset.token_depth):
+        count = min(a.preset.token_depth, tokens - first)
+        a.send(Port.CODE_BLOCK, count * words)
         a.move(Opcode.READ, Port.CODES, codes + first * token_bytes, count * token_bytes // a.beat)
-        for column in range(columns):
-            outputs = slice(column * preset.columns, (column + 1) * preset.columns)
-            counts = (preset.columns * 2 // a.beat, count, 1, 1)
-            place = result + first * row_bytes + column * preset.columns * 2
-            a.move_out(Port.RESULTS, place, counts=counts, strides=(row_bytes, 0, 0))
-            steps = [(tile, part) for tile, _ in form.tile_slices() for part in range(TILE_CHANNELS // preset.rows)]
-            for number, (tile, part) in enumerate(steps):
-                codebook = int(np.flatnonzero((distinct == form.codebooks[tile]).all(axis=1))[0])
-                begin, end = number == 0, number == len(steps) - 1
-                plane = tile % passes % operation.level_planes if planes == 2 else 0
-                a.array(
-                    Phase.DENSE,
-                    codebook=codebook,
-                    queries=count,
-                    first=begin,
-                    last=end,
-                    release=end and column == columns - 1,
-                    word=(tile // passes * planes + plane) * plane_words + part,
-                    pitch=token_words,
-                )
-                inputs = list(form.tile_slices())[tile][1]
-                rows = slice(
-                    inputs.start + part * preset.rows, min(inputs.start + (part + 1) * preset.rows, inputs.stop)
-                )
-                weight = np.zeros((preset.rows, preset.columns), np.int8)
-                values = form.weight[outputs, rows].T
-                weight[: values.shape[0], : values.shape[1]] = values
-                scale = np.zeros(preset.columns, np.uint16)
-                scale[: values.shape[1]] = form.scale[tile, outputs]
-                a.read(Port.SCALE, scale)
-                if begin:
-                    bias = np.zeros(preset.columns, np.int32)
-                    bias[: values.shape[1]] = form.bias[outputs]
-                    a.read(Port.BIAS, bias)
-                a.read(Port.WEIGHTS, pack_nibbles(weight.reshape(1, -1)))
+        passes(a, operation, count, result + first * pitch)
     a.wait()
-    return a.get(result, (tokens, row_bytes // 2))
+    return a.get(result, (tokens, pitch // 2))
 
 
 @pytest.mark.parametrize("preset", ["tiny", "small", "full"])
