@@ -18,7 +18,8 @@ class AddressLoops(wiring.Component):
 
     Step (i0, i1, i2, i3), i0 fastest, is at address + i0 + i1 * strides[0] + i2 * strides[1] + i3 * strides[2] modulo
     2**address_bits. `last`: the step ends the innermost token_dims loops all at once; `final`: it ends all four.
-    `outside`: not in memory; `below`: less than `lowest`. `where` is handed through.
+    `near`: in near memory; `outside`: in neither memory; `below`: less than `lowest`, and in external memory. `where`
+    is handed through.
 
     Throughput: one step per cycle, and one idle cycle between two jobs. Latency from a job to its first step: 2 cycles.
     """
@@ -29,7 +30,7 @@ class AddressLoops(wiring.Component):
         self._beats = beats
         step = {
             "address": unsigned(beats.address_bits),
-            **{name: unsigned(1) for name in ("last", "final", "outside", "below")},
+            **{name: unsigned(1) for name in ("last", "final", "near", "outside", "below")},
             "where": unsigned(WHERE_BITS),
         }
         super().__init__(
@@ -85,7 +86,8 @@ class AddressLoops(wiring.Component):
         for number in reversed(range(DIMENSIONS - 1)):
             origin = Mux(loops.ends[number], origin, places[number])
             stride = Mux(loops.ends[number], stride, strides[number])
-        following = Signal(bits)
+        following, external = Signal(bits), Signal()
+        m.d.comb += external.eq(places[0] < self._beats.count)
         m.d.comb += following.eq(origin + stride)
         with m.If(starting):
             m.d.sync += [
@@ -107,8 +109,9 @@ class AddressLoops(wiring.Component):
                 o.address.eq(places[0]),
                 o.last.eq(Cat(Const(0, 1), loops.ends).bit_select(token_dims, 1)),
                 o.final.eq(loops.ends[-1]),
-                o.outside.eq(places[0] >= self._beats.count),
-                o.below.eq(places[0] < self.lowest),
+                o.near.eq(~external),
+                o.outside.eq(places[0] >= self._beats.count + self._beats.near),
+                o.below.eq(external & (places[0] < self.lowest)),
                 o.where.eq(where),
             ]
         return m

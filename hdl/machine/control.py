@@ -1,6 +1,6 @@
 """Checks commands, hands them out, waits, and keeps the first error."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from amaranth.hdl import Array, Cat, Const, Elaboratable, Module, Mux, Signal, unsigned
@@ -10,9 +10,11 @@ from amaranth.lib.wiring import In, Out
 from hdl.machine.fault import FAULT_LAYOUT, KIND_BITS
 from hdl.machine.fetch import FETCHED_LAYOUT
 from hdl.machine.jobs import ADDRESS_BITS, Beats
+from hdl.machine.routes import RECORD, RECORD_BYTES
 from hdl.parameters import require
 from sim.machine.commands import BASES, COMMAND_BYTES, DIMENSIONS, SEND_BYTES_MAX, Opcode
 from sim.machine.faults import Fault
+from sim.machine.ports import Port
 
 PATIENCE_MAX: Final = 1 << 24
 
@@ -31,12 +33,21 @@ class Control(wiring.Component):
 
     Throughput: one command per cycle. Latency: 1 cycle.
     inputs: payload bytes of the input ports by number. outputs: numbers of the output ports, sources in this order.
+    routed: those that Port.ROUTE may lead away; a SEND of one record of it is all that it takes.
     patience: cycles without progress that the watchdog allows, 16..2**24.
     """
 
-    def __init__(self, beats: Beats, *, inputs: Mapping[int, int], outputs: Sequence[int], patience: int) -> None:
+    def __init__(
+        self,
+        beats: Beats,
+        *,
+        inputs: Mapping[int, int],
+        outputs: Sequence[int],
+        routed: Collection[int],
+        patience: int,
+    ) -> None:
         self._beats = beats
-        self._inputs, self._outputs = dict(inputs), list(outputs)
+        self._inputs, self._outputs, self._routed = dict(inputs), list(outputs), list(routed)
         self._patience = require("patience", patience, range(16, PATIENCE_MAX + 1), "in 16..2**24")
         super().__init__(
             {
@@ -142,7 +153,10 @@ class Control(wiring.Component):
         empty = 0
         for count in command.counts:
             empty = empty | (count == 0)
-        strange = Mux(arriving.WRITE, ~is_output, ~is_input | (arriving.SEND & ~fits))
+        leading = command.port == Port.ROUTE
+        strange = Mux(arriving.WRITE, ~is_output, ~is_input | Mux(arriving.SEND, ~fits, leading))
+        source_known = Cat(RECORD(body[: RECORD.size]).source == port for port in self._routed).any()
+        unled = leading & (~source_known | (command.size > RECORD_BYTES))
         too_long = Mux(arriving.SEND, (command.size == 0) | (command.size > SEND_BYTES_MAX), command.size > DIMENSIONS)
         nowhere = empty | (command.base > BASES)
         with m.If(fetched.error & ~fetched.outside):
@@ -153,7 +167,7 @@ class Control(wiring.Component):
             m.d.comb += arriving.kind.eq(Fault.OPCODE)
         with m.Elif((moving | arriving.SEND) & strange):
             m.d.comb += arriving.kind.eq(Fault.PORT)
-        with m.Elif(fetched.refused | (moving & nowhere) | ((moving | arriving.SEND) & too_long)):
+        with m.Elif(fetched.refused | (moving & nowhere) | ((moving | arriving.SEND) & too_long) | unled):
             m.d.comb += arriving.kind.eq(Fault.FIELD)
         with m.Elif(moving & misaligned):
             m.d.comb += arriving.kind.eq(Fault.ALIGNMENT)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from amaranth.hdl import unsigned
+from amaranth.hdl import Value, unsigned
 from amaranth.lib import data
 
 from hdl.machine.fault import WHERE_BITS
@@ -39,18 +39,21 @@ BODY_BITS: Final = COMMAND_LAYOUT.size - 64
 
 @dataclass(frozen=True)
 class Beats:
-    """Sizes of memory. bytes: of a beat, 2, 4, ..., 32. count: beats of memory.
+    """Sizes of memory. bytes: of a beat, 2, 4, ..., 32. count: beats of external memory, from address 0 on. near: beats
+    of near memory behind them, may be 0.
 
     Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
     bytes: int
     count: int
+    near: int = 0
 
     def __post_init__(self) -> None:
         require("beat_bytes", self.bytes, (2, 4, 8, 16, 32), "a power of two in 2..32")
         limit = 1 << self.address_bits
         require("beats", self.count, range(self.per_command, limit + 1), f"in {self.per_command}..{limit}")
+        require("near_beats", self.near, range(limit - self.count + 1), f"in 0..{limit - self.count}")
 
     @property
     def bits(self) -> int:
@@ -69,8 +72,17 @@ class Beats:
 
     @property
     def port_bits(self) -> int:
-        """Bits of the number of a beat that exists."""
+        """Bits of the number of a beat of external memory."""
         return max((self.count - 1).bit_length(), 1)
+
+    @property
+    def near_bits(self) -> int:
+        """Bits of the number of a beat of near memory, counted from its first one."""
+        return max((self.near - 1).bit_length(), 1)
+
+    def near_address(self, address: Value) -> Value:
+        """Number within near memory of a beat that lies there: wires alone where `count` is a multiple of `near`."""
+        return (address[: self.near_bits] - self.count % (1 << self.near_bits))[: self.near_bits]
 
     @property
     def per_command(self) -> int:
@@ -110,6 +122,11 @@ class Beats:
         return data.StructLayout(
             {"data": unsigned(self.bits), "last": unsigned(1), "final": unsigned(1), "error": unsigned(1)}
         )
+
+
+def payload_layout(payload_bytes: int) -> data.StructLayout:
+    """What a port is offered. last: the payload ends a token; 0 for payloads of several beats and weights."""
+    return data.StructLayout({"data": unsigned(8 * payload_bytes), "last": unsigned(1)})
 
 
 DELIVERY_LAYOUT: Final = data.StructLayout(

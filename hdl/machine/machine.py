@@ -22,7 +22,7 @@ from hdl.memory.port import MemoryPort
 from hdl.vector.activation import Activation
 from hdl.vector.depthwise import DepthwiseConvolution
 from hdl.vector.residual import ResidualAdd
-from sim.machine.ports import RECORDS, Port, is_output, payload_bytes
+from sim.machine.ports import RECORDS, ROUTES, Port, is_output, payload_bytes
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import SCORE_PLANES
 
@@ -98,14 +98,19 @@ def attention_geometry(preset: MachinePreset) -> AttentionGeometry:
 class Machine(wiring.Component):
     """Runs programs of sim.machine.commands, one command stream from memory; docs/machine.md.
 
-    `memory`: the only way in and out. `i_start`, `writable`, `o_done`, `o_error`, `o_where`: hdl.machine.mover.
+    `memory`: the external one, and the only way in and out. `i_start`, `writable`, `o_done`, `o_error`, `o_where`:
+    hdl.machine.mover.
     preset: sizes. depth: beats of READs under way, at least what memory takes to answer. patience: cycles without
     progress until the watchdog stops the machine. Raises ValueError where a unit refuses a size of the preset.
     """
 
     def __init__(self, preset: MachinePreset, *, depth: int = 32, patience: int = PATIENCE) -> None:
         self._preset, self._depth, self._patience = preset, depth, patience
-        self._beats = beats = Beats(preset.beat_bytes, preset.memory_bytes // preset.beat_bytes)
+        self._beats = beats = Beats(
+            preset.beat_bytes,
+            preset.memory_bytes // preset.beat_bytes,
+            preset.near_bytes // preset.beat_bytes,
+        )
         super().__init__(
             {
                 "i_start": In(1),
@@ -140,6 +145,7 @@ class Machine(wiring.Component):
             self._beats,
             inputs={int(port): size for port, size in sizes.items() if not is_output(port)},
             outputs={int(port): size for port, size in sizes.items() if is_output(port)},
+            routes={int(source): int(sink) for source, sink in ROUTES.items()},
             weights=Weights(preset.loader_rows, preset.columns, Port.WEIGHTS, Port.WEIGHTS_TURNED),
             depth=self._depth,
             patience=self._patience,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal, unsigned
+from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, unsigned
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -36,10 +36,12 @@ class Reader(wiring.Component):
     - `i`: checked commands. `o_job`: their deliveries, in order; `o_beat`: the beats of the READs among them.
     - `request`: addresses of beats; `response`: what memory answers, taken at once. At most `depth` beats are between
       the two or wait on `o_beat`, and each has its place reserved.
+    - `near_request`, `near_beat`: the same for near memory, which keeps what it has read until it is taken.
     - `fault`: RANGE, in the cycle that finds an address outside memory, and from then on.
     - `halt`: nothing more is asked for.
 
     Throughput: one beat per cycle where memory answers within `depth` cycles; a READ costs AddressLoops' idle cycle.
+    Behind a change of memory a beat waits for those before it, while as many as have places are read ahead.
     depth: 2..512. jobs: deliveries that may wait, 1..64. Raises ValueError naming the parameter, its limit and the
     nearest valid value.
     """
@@ -54,6 +56,8 @@ class Reader(wiring.Component):
                 "i": In(stream.Signature(beats.move_layout)),
                 "request": Out(stream.Signature(unsigned(beats.port_bits))),
                 "response": In(stream.Signature(response_layout(beat_bits=beats.bits))),
+                "near_request": Out(stream.Signature(unsigned(beats.near_bits))),
+                "near_beat": In(stream.Signature(unsigned(beats.bits))),
                 "o_job": Out(stream.Signature(DELIVERY_LAYOUT)),
                 "o_beat": Out(stream.Signature(beats.beat_layout)),
                 "fault": Out(FAULT_LAYOUT),
@@ -62,12 +66,13 @@ class Reader(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """A command goes to the loops and to the queue of deliveries in the same cycle."""
+        """A command goes to the loops and to the queue of deliveries in the same cycle; a queue of what is under way
+        tells which memory the next beat comes from."""
         m = Module()
         move = self.i.payload
         m.submodules.loops = loops = AddressLoops(self._beats)
         m.submodules.jobs = jobs = fifo.SyncFIFOBuffered(width=DELIVERY_LAYOUT.size, depth=self._jobs)
-        m.submodules.ends = ends = fifo.SyncFIFO(width=2, depth=self._depth)
+        m.submodules.ends = ends = fifo.SyncFIFO(width=3, depth=self._depth)
         m.submodules.words = words = fifo.SyncFIFO(width=self._beats.bits + 1, depth=self._depth)
         delivery = Signal(DELIVERY_LAYOUT)
         taken = Signal()
@@ -84,22 +89,30 @@ class Reader(wiring.Component):
             jobs.r_en.eq(self.o_job.ready),
         ]
         credits = Signal(range(self._depth + 1), init=self._depth)
-        step, asked, delivered = loops.o.payload, Signal(), Signal()
+        step, asked, delivered, near = loops.o.payload, Signal(), Signal(), Signal()
+        allowed = Signal()
         m.d.comb += [
             self.request.payload.eq(step.address),
-            self.request.valid.eq(loops.o.valid & (credits != 0) & ~step.outside & ~self.halt),
-            asked.eq(self.request.valid & self.request.ready),
+            self.near_request.payload.eq(self._beats.near_address(step.address)),
+            allowed.eq(loops.o.valid & (credits != 0) & ~step.outside & ~self.halt),
+            self.request.valid.eq(allowed & ~step.near),
+            self.near_request.valid.eq(allowed & step.near),
+            asked.eq((self.request.valid & self.request.ready) | (self.near_request.valid & self.near_request.ready)),
             loops.o.ready.eq(asked),
             ends.w_en.eq(asked),
-            ends.w_data.eq(Cat(step.last, step.final)),
+            ends.w_data.eq(Cat(step.last, step.final, step.near)),
             self.response.ready.eq(1),
             words.w_en.eq(self.response.valid),
             words.w_data.eq(Cat(self.response.payload.data, self.response.payload.error)),
-            self.o_beat.valid.eq(words.r_rdy),
-            Cat(self.o_beat.payload.data, self.o_beat.payload.error).eq(words.r_data),
+            near.eq(ends.r_rdy & ends.r_data[2]),
+            self.o_beat.valid.eq(Mux(near, self.near_beat.valid, words.r_rdy)),
+            Cat(self.o_beat.payload.data, self.o_beat.payload.error).eq(
+                Mux(near, self.near_beat.payload, words.r_data)
+            ),
             Cat(self.o_beat.payload.last, self.o_beat.payload.final).eq(ends.r_data),
             delivered.eq(self.o_beat.valid & self.o_beat.ready),
-            words.r_en.eq(self.o_beat.ready),
+            words.r_en.eq(self.o_beat.ready & ~near),
+            self.near_beat.ready.eq(self.o_beat.ready & near),
             ends.r_en.eq(delivered),
             self.o_idle.eq(loops.o_idle & (credits == self._depth) & ~jobs.r_rdy & (jobs.level == 0)),
         ]

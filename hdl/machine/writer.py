@@ -18,9 +18,10 @@ class Writer(wiring.Component):
     """Does WRITEs one after another, each from one of its sources.
 
     - `i`: checked commands; their `port` is the number of a source. `i0`, `i1`, ...: the sources.
-    - `request`: address and beat. The source's transfer is that of the request.
-    - `lowest`: first beat that may be written. `fault`: RANGE or PROTECTED, in the cycle that finds such an address,
-      and from then on. `halt`: nothing more is written. `o_where`: number of the command in progress or the last one.
+    - `request`, `near_request`: address and beat. The source's transfer is that of the request.
+    - `lowest`: first beat of external memory that may be written. `fault`: RANGE or PROTECTED, in the cycle that finds
+      such an address, and from then on. `halt`: nothing more is written. `o_where`: number of the command in progress
+      or the last one.
     - `o_idle`: the last beat of every WRITE taken so far has been requested.
 
     Throughput: one beat per cycle; a WRITE costs AddressLoops' idle cycle.
@@ -33,6 +34,7 @@ class Writer(wiring.Component):
         self._sources = require("sources", sources, range(1, 65), "in 1..64")
         self._jobs = require("jobs", jobs, range(1, 65), "in 1..64")
         request = data.StructLayout({"address": unsigned(beats.port_bits), "data": unsigned(beats.bits)})
+        near = data.StructLayout({"address": unsigned(beats.near_bits), "data": unsigned(beats.bits)})
         super().__init__(
             {
                 "halt": In(1),
@@ -40,6 +42,7 @@ class Writer(wiring.Component):
                 "i": In(stream.Signature(beats.move_layout)),
                 **{f"i{number}": In(stream.Signature(unsigned(beats.bits))) for number in range(sources)},
                 "request": Out(stream.Signature(request)),
+                "near_request": Out(stream.Signature(near)),
                 "fault": Out(FAULT_LAYOUT),
                 "o_where": Out(FAULT_LAYOUT["where"].shape),
                 "o_idle": Out(1),
@@ -55,7 +58,7 @@ class Writer(wiring.Component):
         given, begun = Signal(layout), Signal(layout)
         source = Signal(range(max(self._sources, 2)))
         open_jobs = Signal(range(self._jobs + 4))
-        accepted, written, finished = Signal(), Signal(), Signal()
+        accepted, allowed, written, finished = Signal(), Signal(), Signal(), Signal()
         step = loops.o.payload
         sources = [getattr(self, f"i{number}") for number in range(self._sources)]
         chosen_valid = Array(port.valid for port in sources)[source]
@@ -73,10 +76,14 @@ class Writer(wiring.Component):
             # The source changes only when the last address of the job before has left.
             loops.i.valid.eq(jobs.r_rdy & loops.o_idle),
             jobs.r_en.eq(loops.i.ready & loops.o_idle),
-            self.request.valid.eq(loops.o.valid & chosen_valid & ~step.outside & ~step.below & ~self.halt),
+            allowed.eq(loops.o.valid & chosen_valid & ~step.outside & ~step.below & ~self.halt),
+            self.request.valid.eq(allowed & ~step.near),
             self.request.payload.address.eq(step.address),
             self.request.payload.data.eq(chosen),
-            written.eq(self.request.valid & self.request.ready),
+            self.near_request.valid.eq(allowed & step.near),
+            self.near_request.payload.address.eq(self._beats.near_address(step.address)),
+            self.near_request.payload.data.eq(chosen),
+            written.eq((self.request.valid & self.request.ready) | (self.near_request.valid & self.near_request.ready)),
             loops.o.ready.eq(written),
             finished.eq(written & step.final),
             self.o_idle.eq(open_jobs == 0),

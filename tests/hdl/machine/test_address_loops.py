@@ -13,7 +13,7 @@ from hdl.machine.address_loops import AddressLoops
 from hdl.machine.jobs import Beats
 from tests.hdl.streams import receive, send
 
-BEATS = Beats(16, 1000)
+BEATS = Beats(16, 1000, 50)
 LOWEST = 300
 
 Job = tuple[int, tuple[int, int, int, int], tuple[int, int, int], int]
@@ -25,8 +25,10 @@ DIRECTED: list[Job] = [
     (998, (5, 1, 1, 1), (0, 0, 0), 1),
     (2, (2, 3, 1, 1), (-3, 0, 0), 2),
     (500, (3, 1, 2, 4), (7, -11, 60), 4),
+    (1047, (6, 1, 1, 1), (0, 0, 0), 1),
 ]
-"""One step; the limits from below and above; under address 0, which is the end of the addresses; all four loops."""
+"""One step; the limits from below and above; under address 0, which is the end of the addresses; all four loops; the
+end of near memory."""
 
 
 def jobs_at_random(count: int) -> list[Job]:
@@ -59,7 +61,8 @@ def run(jobs: list[Job], *, stall: float = 0.0) -> list[int]:
             }
         )
         for place, last, final in AddressLoops.model(address, counts, strides, token_dims, BEATS.address_bits):
-            expected.append((place, last, final, place >= BEATS.count, place < LOWEST, where))
+            outside = place >= BEATS.count + BEATS.near
+            expected.append((place, last, final, place >= BEATS.count, outside, place < LOWEST, where))
     left: list[int] = []
 
     async def feed(ctx: Any) -> None:
@@ -69,7 +72,7 @@ def run(jobs: list[Job], *, stall: float = 0.0) -> list[int]:
         ctx.set(dut.lowest, LOWEST)
         found = await receive(ctx, dut.o, len(expected), rng=np.random.default_rng(2), stall=stall)
         for one, wanted in zip(found, expected, strict=True):
-            assert (one.address, one.last, one.final, one.outside, one.below, one.where) == wanted
+            assert (one.address, one.last, one.final, one.near, one.outside, one.below, one.where) == wanted
         ctx.set(dut.o.ready, 1)
         for _ in range(5):
             assert not ctx.get(dut.o.valid)

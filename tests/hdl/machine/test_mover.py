@@ -2,54 +2,41 @@
 
 """Programs through fetch, reader, gearboxes and writer: copies, payloads of all sizes, order, waits, every error."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hdl.machine.address_loops import AddressLoops
 from hdl.machine.gearbox import WeightsJoin, to_payloads
 from sim.machine.commands import Command, Opcode
 from sim.machine.faults import Fault
 from sim.machine.ports import Port
-from tests.hdl.machine.rig import BEAT, HALF, INPUTS, PAIRED, SMALL, TURNED, WEIGHTS, WIDE, image, run
+from tests.hdl.machine.rig import (
+    BEAT,
+    HALF,
+    INPUTS,
+    PAIRED,
+    SINK,
+    SMALL,
+    STOP,
+    TURNED,
+    WAIT,
+    WEIGHTS,
+    WIDE,
+    beats_of,
+    copied,
+    image,
+    read,
+    run,
+    write,
+)
 
 DATA = np.random.default_rng(1).integers(0, 256, 1024, dtype=np.uint8).tobytes()
-STOP = Command(Opcode.STOP)
-WAIT = Command(Opcode.WAIT)
 AT = 1024
 """Where DATA lies; what is written lies from 2048 on."""
 
 NOISE: dict[str, Any] = {"stall": 0.3, "refuse": 0.4, "latency": 7, "seed": 5}
-
-
-def read(port: int, address: int, counts: Sequence[int], strides: Sequence[int] = (), **fields: Any) -> Command:
-    a, b, c, d = (*counts, *[1] * (4 - len(counts)))
-    s1, s2, s3 = (*strides, *[0] * (3 - len(strides)))
-    command = Command(Opcode.READ, Port(port), address, (a, b, c, d), (s1, s2, s3))
-    return replace(command, **fields) if fields else command
-
-
-def write(port: int, address: int, counts: Sequence[int], strides: Sequence[int] = (), base: int = 0) -> Command:
-    command = read(port, address, counts, strides, base=base)
-    return replace(command, opcode=Opcode.WRITE)
-
-
-def beats_of(command: Command) -> list[tuple[int, bool]]:
-    """(byte address, last) of every beat."""
-    strides = [stride // BEAT for stride in command.strides]
-    steps = AddressLoops.model(command.address // BEAT, command.counts, strides, command.token_dims, 28)
-    return [(BEAT * address, last) for address, last, _ in steps]
-
-
-def copied(memory: bytes, reading: Command, writing: Command) -> bytes:
-    """Memory after a READ to COPY whose beats a WRITE takes."""
-    changed = bytearray(memory)
-    for (source, _), (sink, _) in zip(beats_of(reading), beats_of(writing), strict=True):
-        changed[sink : sink + BEAT] = memory[source : source + BEAT]
-    return bytes(changed)
 
 
 LOOPS = [
@@ -118,7 +105,7 @@ def test_payloads_of_every_size(noise: dict[str, Any]) -> None:
     program = [*reads[:4], sends[0], *reads[4:], sends[1], sends[0], STOP]
     outcome = run(image(program, DATA, AT), **noise)
     assert outcome.fault == Fault.NONE
-    expected: dict[int, list[tuple[bytes, bool]]] = {SMALL: [], WIDE: [], WEIGHTS: []}
+    expected: dict[int, list[tuple[bytes, bool]]] = {SMALL: [], WIDE: [], WEIGHTS: [], SINK: []}
     for command in program[:-1]:
         port = int(command.port or 0)
         if command.opcode == Opcode.SEND:
