@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.ecp5.shared_ram import SharedRam
 from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
@@ -20,6 +21,9 @@ from sim.contract.wide import Wide
 
 CODE_BITS: Final = 8
 """A nibble, or a byte of two nibbles."""
+
+SHARING: Final = 2
+"""Lanes that share a block RAM of multipliers, as the halves of a word, or of tables, as its two readers."""
 
 MULTIPLIER_BITS: Final = 16
 ADDEND_BITS: Final = 31
@@ -45,14 +49,15 @@ class CodeEncoder(wiring.Component):
     whether levels are uniform, logarithmic or hybrid.
 
     `i_channels` holds multiplier and addend of a position, `i_tiles` shift and table number of a K tile (64
-    positions), `i_table` one code of a table: word index of table n at address 512 * n + index. All three are always
-    ready. What is written in cycle t counts for tokens that begin in cycle t + 2 or later; words in use must be left
-    alone, and those of other positions, tiles and tables may be written meanwhile.
+    positions), `i_table` one code of a table: word index of table n at address 512 * n + index. The first two are
+    always ready, and words in use must be left alone; `i_table` waits until all codes have been taken. What is written
+    in cycle t counts for tokens that begin in cycle t + 2 or later.
 
     Throughput: one transfer per cycle. Latency from `i` to `o`: `latency` = 12 cycles with up to 4 tables, else 13.
 
     lanes: divisor of 64. channels: most positions of a token, 1..512 * lanes. tables: tables resident at once, 1..16.
-    Per lane: one MULT18X18D, two DP16KD for the channels and one per four tables; one DP16KD for the tiles.
+    Per lane: one MULT18X18D and one DP16KD for addends. Per two lanes: one DP16KD for multipliers and one per four
+    tables. One DP16KD for the tiles.
     Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
@@ -66,7 +71,7 @@ class CodeEncoder(wiring.Component):
         self._banks = -(-tables // TABLES_PER_RAM)
         self._shift_stage = BlockRam.LATENCY + RegisteredMultiplier.LATENCY + 1
         self._index_stage = self._shift_stage + shift_latency(SHIFT_MAX)
-        self._code_stage = self._index_stage + BlockRam.LATENCY + (self._banks > 1)
+        self._code_stage = self._index_stage + SharedRam.LATENCY + (self._banks > 1)
         self.latency = self._code_stage + 1
         values = data.StructLayout({"values": data.ArrayLayout(signed(WIDE_BITS), lanes), "last": unsigned(1)})
         codes = data.StructLayout({"codes": data.ArrayLayout(unsigned(CODE_BITS), lanes), "last": unsigned(1)})
@@ -134,25 +139,22 @@ class CodeEncoder(wiring.Component):
         with m.If(accepted):
             m.d.sync += beat.eq(Mux(self.i.payload.last, 0, beat + 1))
 
+        m.d.comb += [self.i_channels.ready.eq(1), self.i_tiles.ready.eq(1), self.i_table.ready.eq(fifo.o_empty)]
         channel_enable, channel = self._written(m, self.i_channels, "channel")
-        entry = self._written(m, self.i_table, "entry")
         shift, table = self._tile_of(m, beat)
         addend_beat = delay(m, beat, RegisteredMultiplier.LATENCY, "addend_beat")
         lane_bits = (self.lanes - 1).bit_length()
+        mine = [channel_enable & (channel.position[:lane_bits] == lane) for lane in range(self.lanes)]
+        multipliers = self._multipliers(m, mine, channel, beat)
+        indices = []
         for lane in range(self.lanes):
-            m.submodules[f"multipliers{lane}"] = multipliers = BlockRam(width=MULTIPLIER_BITS, depth=self._beats)
             m.submodules[f"addends{lane}"] = addends = BlockRam(width=ADDEND_BITS, depth=self._beats)
-            mine = channel_enable & (channel.position[:lane_bits] == lane)
-            for memory, word, read_beat in (
-                (multipliers, channel.multiplier, beat),
-                (addends, channel.addend, addend_beat),
-            ):
-                m.d.comb += [
-                    memory.write_enable.eq(mine),
-                    memory.write_address.eq(channel.position[lane_bits:]),
-                    memory.write_data.eq(word),
-                    memory.read_address.eq(read_beat),
-                ]
+            m.d.comb += [
+                addends.write_enable.eq(mine[lane]),
+                addends.write_address.eq(channel.position[lane_bits:]),
+                addends.write_data.eq(channel.addend),
+                addends.read_address.eq(addend_beat),
+            ]
             m.submodules[f"product{lane}"] = product = RegisteredMultiplier()
             total = Signal(signed(SUM_BITS), name=f"total{lane}", reset_less=True)
             m.submodules[f"shift{lane}"] = shifter = RightShift(
@@ -160,20 +162,26 @@ class CodeEncoder(wiring.Component):
             )
             m.d.comb += [
                 product.a.eq(delay(m, self.i.payload.values[lane], BlockRam.LATENCY, f"value{lane}")),
-                product.b.eq(multipliers.read_data.as_signed()),
+                product.b.eq(multipliers[lane]),
                 shifter.value.eq(total),
                 shifter.shift.eq(shift),
             ]
             m.d.sync += total.eq(product.o[:SUM_BITS].as_signed() + addends.read_data.as_signed())
             clamped = Mux(shifter.negative, 0, shifter.floor[:INDEX_BITS] | shifter.over.replicate(INDEX_BITS))
-            m.d.comb += fifo.word.codes[lane].eq(self._look_up(m, lane, clamped, table, entry))
+            indices.append(clamped)
+        entry = self._written(m, self.i_table, "entry")
+        for first in range(0, self.lanes, SHARING):
+            found = self._look_up(m, first, indices[first : first + SHARING], table, entry)
+            for lane, code in enumerate(found, first):
+                m.d.comb += fifo.word.codes[lane].eq(code)
         return m
 
     @staticmethod
     def _written(m: Module, port: Any, name: str) -> tuple[Signal, Any]:
         """(enable, payload) one cycle after a transfer: the write reaches every lane's memory from a register."""
-        m.d.comb += port.ready.eq(1)
-        return delay(m, port.valid, 1, f"{name}_enable", reset_less=False), delay(m, port.payload, 1, name)
+        taken = Signal(name=f"{name}_taken")
+        m.d.comb += taken.eq(port.valid & port.ready)
+        return delay(m, taken, 1, f"{name}_enable", reset_less=False), delay(m, port.payload, 1, name)
 
     def _tile_of(self, m: Module, beat: Signal) -> tuple[Any, Any]:
         """(shift at the shift stage, table at the index stage) of the K tile that `beat` lies in."""
@@ -194,28 +202,53 @@ class CodeEncoder(wiring.Component):
         ]
         return found.shift, delay(m, found.table, self._index_stage - self._shift_stage, "table")
 
-    def _look_up(self, m: Module, lane: int, index: Any, table: Any, written: tuple[Signal, Any]) -> Any:
-        """Code of an index at the code stage; with several block RAMs the choice between them has its own register."""
+    def _multipliers(self, m: Module, mine: list[Any], channel: Any, beat: Signal) -> list[Any]:
+        """Multiplier of every lane, BlockRam.LATENCY cycles after its beat."""
+        found: list[Any] = []
+        lane_bits = (self.lanes - 1).bit_length()
+        parts = min(self.lanes, SHARING)
+        for first in range(0, self.lanes, parts):
+            m.submodules[f"multipliers{first}"] = memory = BlockRam(
+                width=parts * MULTIPLIER_BITS, depth=self._beats, parts=parts
+            )
+            m.d.comb += [
+                memory.write_enable.eq(Cat(mine[first : first + parts])),
+                memory.write_address.eq(channel.position[lane_bits:]),
+                memory.write_data.eq(channel.multiplier.as_unsigned().replicate(parts)),
+                memory.read_address.eq(beat),
+            ]
+            found += [memory.read_data.word_select(part, MULTIPLIER_BITS).as_signed() for part in range(parts)]
+        return found
+
+    def _look_up(self, m: Module, first: int, indices: list[Any], table: Any, written: tuple[Signal, Any]) -> list[Any]:
+        """Codes of the indices of two lanes at the code stage; what is written takes the way of the first one's.
+
+        With several block RAMs the choice between them has its own register.
+        """
         enable, entry = written
-        place = Cat(index, table)
+        places = [Cat(index, table) for index in indices]
         address_bits = INDEX_BITS + (TABLES_PER_RAM - 1).bit_length()
-        words = []
+        banks = []
         for bank in range(self._banks):
             depth = min(self.tables - bank * TABLES_PER_RAM, TABLES_PER_RAM) * ENCODER_INDICES
-            m.submodules[f"table{lane}_{bank}"] = codes = BlockRam(width=CODE_BITS, depth=depth)
+            m.submodules[f"table{first}_{bank}"] = codes = SharedRam(width=CODE_BITS, depth=depth)
             m.d.comb += [
-                codes.write_enable.eq(enable & (entry.address[address_bits:] == bank)),
-                codes.write_address.eq(entry.address[:address_bits]),
+                codes.write.eq(enable & (entry.address[address_bits:] == bank)),
                 codes.write_data.eq(entry.code),
-                codes.read_address.eq(place[:address_bits]),
+                codes.address_a.eq(Mux(enable, entry.address, places[0])[:address_bits]),
+                codes.address_b.eq(places[-1][:address_bits]),
             ]
-            words.append(codes.read_data)
-        if self._banks == 1:
-            return words[0]
-        chosen = Signal(CODE_BITS, name=f"code{lane}", reset_less=True)
-        bank_select = delay(m, place[address_bits:], BlockRam.LATENCY, f"bank{lane}")
-        with m.Switch(bank_select):
-            for bank, word in enumerate(words):
-                with m.Case(bank):
-                    m.d.sync += chosen.eq(word)
-        return chosen
+            banks.append((codes.data_a, codes.data_b))
+        found = []
+        for lane, (place, *words) in enumerate(zip(places, *banks, strict=False), first):
+            if self._banks == 1:
+                found.append(words[0])
+                continue
+            chosen = Signal(CODE_BITS, name=f"code{lane}", reset_less=True)
+            bank_select = delay(m, place[address_bits:], SharedRam.LATENCY, f"bank{lane}")
+            with m.Switch(bank_select):
+                for bank, word in enumerate(words):
+                    with m.Case(bank):
+                        m.d.sync += chosen.eq(word)
+            found.append(chosen)
+        return found

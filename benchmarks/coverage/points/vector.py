@@ -90,7 +90,7 @@ POINTS: Final = (
     _encoder("no shift", lambda at: at.later(at.accepted, at.unit._shift_stage) & (at.shift == 0)),
     _encoder("a table of its own for a later tile", lambda at: _index(at) & (at.table != 0)),
     _encoder("a table in a second block RAM", lambda at: _index(at) & (at.table >= 4)),
-    _encoder("a table is written while values pass", lambda at: at.unit.i_table.valid & at.accepted),
+    _encoder("a table waits for codes", lambda at: at.unit.i_table.valid & ~at.unit.i_table.ready),
     _encoder("values wait for room", lambda at: at.unit.i.valid & ~at.fifo.o_room),
     _encoder("codes wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),
     _residual("tie rounds down to even", lambda at: _total(at) & at.half & ~at.below.any() & ~at.floor[0]),

@@ -22,6 +22,7 @@ from hdl.ecp5.distributed_ram import DistributedRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
 from hdl.ecp5.platform import Ecp5Target, is_ecp5
 from hdl.ecp5.register_copies import RegisterCopies
+from hdl.ecp5.shared_ram import SharedRam
 from hdl.tools import find_tool
 
 
@@ -102,6 +103,75 @@ def test_block_ram_reads_two_cycles_later_and_sees_earlier_writes(width: int, de
 
     simulate(dut, bench)
     assert seen == expected[: -BlockRam.LATENCY]
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_block_ram_writes_the_parts_that_are_enabled(parts: int) -> None:
+    dut = BlockRam(width=12, depth=8, parts=parts)
+    rng = np.random.default_rng(parts)
+    bits = 12 // parts
+    words = [[0] * parts for _ in range(8)]
+    seen: list[int] = []
+
+    async def bench(ctx: Any) -> None:
+        for _ in range(60):
+            place, word, enable = int(rng.integers(8)), int(rng.integers(1 << 12)), int(rng.integers(1 << parts))
+            ctx.set(dut.write_address, place)
+            ctx.set(dut.write_data, word)
+            ctx.set(dut.write_enable, enable)
+            for part in range(parts):
+                if enable >> part & 1:
+                    words[place][part] = word >> part * bits & (1 << bits) - 1
+            await ctx.tick()
+        ctx.set(dut.write_enable, 0)
+        for place in [*range(8), 0, 0]:
+            ctx.set(dut.read_address, place)
+            seen.append(ctx.get(dut.read_data))
+            await ctx.tick()
+
+    simulate(dut, bench)
+    assert seen[BlockRam.LATENCY :] == [sum(part << n * bits for n, part in enumerate(word)) for word in words]
+
+
+def test_two_readers_share_a_block_ram() -> None:
+    """Port a reads or writes, port b reads; neither uses what it read in the cycle of a write."""
+    dut = SharedRam(width=9, depth=50)
+    rng = np.random.default_rng(3)
+    words: dict[int, int] = {}
+    expected: list[list[int] | None] = []
+    seen: list[list[int]] = []
+
+    async def bench(ctx: Any) -> None:
+        for _ in range(200):
+            places = rng.integers(0, 50, 2).tolist()
+            write, word = int(rng.integers(2)), int(rng.integers(512))
+            ctx.set(dut.write, write)
+            ctx.set(dut.write_data, word)
+            ctx.set(dut.address_a, places[0])
+            ctx.set(dut.address_b, places[1])
+            seen.append([ctx.get(dut.data_a), ctx.get(dut.data_b)])
+            expected.append(None if write else [words.get(place, 0) for place in places])
+            if write:
+                words[places[0]] = word
+            await ctx.tick()
+
+    simulate(dut, bench)
+    pairs = zip(seen[SharedRam.LATENCY :], expected, strict=False)
+    assert all(found == wanted for found, wanted in pairs if wanted is not None)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(19, 1), (0, 1), (18, 1025), (9, 2049), (9, 0)])
+def test_shared_ram_refuses_what_one_block_cannot_hold(width: int, depth: int) -> None:
+    with pytest.raises(ValueError, match="nearest valid"):
+        SharedRam(width=width, depth=depth)
+
+
+@pytest.mark.parametrize(
+    ("width", "parts", "message"), [(10, 4, "not 4 equal parts; nearest valid: 12"), (9, 3, "parts=3")]
+)
+def test_block_ram_refuses_parts_that_do_not_fit(width: int, parts: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BlockRam(width=width, depth=4, parts=parts)
 
 
 @pytest.mark.parametrize(("width", "depth"), [(37, 1), (0, 1), (36, 513), (18, 1025), (9, 2049), (9, 0)])
