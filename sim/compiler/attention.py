@@ -6,14 +6,17 @@ the array's work on another.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder, Levels
-from sim.compiler.dense import Pass, Passes, array_command, pack_weights, padded, read_codes, run_passes
+from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
+from sim.compiler.dense import Pass, Passes, Results, array_command, load_cycles, pack_weights, padded, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes, plan_operand
 from sim.compiler.region import Region
 from sim.contract.attention import Attention, DecomposedBias, StaticBias, stationary_planes
@@ -71,15 +74,17 @@ class AttentionLowering:
         self.v_unit = min(HALF_TILE, preset.columns)
         self._check()
         self.k_planes, self.v_planes = stationary_planes(attention.k), stationary_planes(attention.v)
+        words = max(len(self._books(head)) * len(self._windows_of_rows(head)) for head in range(attention.heads))
         room = min(
             preset.logit_words // -(-tokens // preset.columns),
             preset.code_words // -(-tokens // preset.rows),
+            preset.block_words // words,
             preset.token_depth,
         )
         if tokens > preset.keys or not room:
             raise UserError(
                 f"{attention.name} has rows of {tokens} keys; preset {preset.name} takes {preset.keys}, and as many as "
-                f"its buffers of logits and codes hold"
+                f"its buffers of logits, codes and streamed codes hold"
             )
         self.block = -(-tokens // -(-tokens // room))
 
@@ -103,7 +108,7 @@ class AttentionLowering:
         """The whole attention, for addresses (windows * tokens, beats) of q, k and v."""
         builder, attention, preset = self.builder, self.attention, self.builder.preset
         plan = plan_codes(attention.q, preset.lanes)
-        self.q = Codes(builder.memory.take(len(q) * plan.pitch), plan.pitch, plan.planes)
+        self.q = Codes(builder.take_near_first(len(q) * plan.pitch), plan.pitch, plan.planes)
         encode(builder, plan, q, self.q.address)
         builder.wait()
         # Column tiles of the last keys reach beyond them, into columns that are never looked at.
@@ -120,7 +125,7 @@ class AttentionLowering:
                 self._run_sets(head, None)
         builder.wait()
         for codes in (self.q, self.k.codes, self.v.codes):
-            builder.memory.free(codes.address)
+            builder.give_back(codes.address)
 
     def _operand(
         self, encoder: Encoder, values: NDArray[np.int64], planes: int, *, unit: int, kept: int, reached: int
@@ -131,7 +136,8 @@ class AttentionLowering:
         plan = plan_operand(encoder, planes, unit, group, builder.preset.lanes)
         groups = -(-kept // group)
         window = groups * plan.pitch
-        address = builder.memory.take(self.windows * window + max(0, -(-reached // group) - groups) * plan.pitch)
+        room = self.windows * window + max(0, -(-reached // group) - groups) * plan.pitch
+        address = builder.take_near_first(room)
         by_window = values.reshape(self.windows, self.tokens, -1)
         full, rest = divmod(self.tokens, group)
         beats = plan.pitch // builder.beat
@@ -195,15 +201,49 @@ class AttentionLowering:
         low = tuple(low_plane_codebook().tolist())
         wanted = books if low in books else [*books, low]
         first_book = self.builder.codebooks(wanted, self.attention.name)
-        before: RowSet | None = None
-        for rows in self._sets(head):
-            self._scores(rows, books, first_book)
+        mix_book = first_book + wanted.index(low)
+
+        def behind(rows: RowSet, before: RowSet | None, last: bool) -> None:
             self._position(rows, vectors)
             if before is not None:
-                self._mix(before, first_book + wanted.index(low))
-            before = rows
-        assert before is not None
-        self._mix(before, first_book + wanted.index(low))
+                self._mix(before, mix_book)
+            if last:
+                self._mix(rows, mix_book)
+
+        def blocks() -> Iterator[CodeBlock]:
+            sets = list(self._sets(head))
+            for number, rows in enumerate(sets):
+                scores = self._scores(rows, books, first_book)
+                before = sets[number - 1] if number else None
+                last = number == len(sets) - 1
+                words = self._words(head, books)
+                yield CodeBlock(
+                    words=rows.queries * len(words),
+                    tokens=rows.queries,
+                    beats=len(words) * self.builder.preset.rows // 2 // self.builder.beat,
+                    feed=partial(self._stream, rows, words),
+                    steps=[*scores, partial(behind, rows, before, last)],
+                    period=len(scores),
+                )
+
+        run_blocks(self.builder, blocks())
+
+    def _words(self, head: int, books: list[Levels]) -> NDArray[np.int64]:
+        """Bytes from a token's first code of q to the words that SCORES takes of it, group by group, run by run."""
+        rows = self.builder.preset.rows
+        words = []
+        for block in self._windows_of_rows(head):
+            tile, row = divmod(block * rows, TILE_CHANNELS)
+            words += [self.q.plane(tile, run if self.q.planes == 2 else 0) + row // 2 for run in range(len(books))]
+        return np.array(words)
+
+    def _stream(self, rows: RowSet, words: NDArray[np.int64], first: int, stop: int) -> None:
+        """READ q of the queries first..stop of a set."""
+        builder = self.builder
+        token = rows.window * self.tokens + rows.first + np.arange(first, stop)
+        beats = np.arange(builder.preset.rows // 2 // builder.beat) * builder.beat
+        start = self.q.address + token * self.q.pitch
+        builder.read(Port.CODES, start[:, None, None] + words[:, None] + beats)
 
     def _scale(self, scale: int) -> int:
         """Address of a payload of one scale for all columns. Raises UserError where it does not fit 16 bits."""
@@ -213,39 +253,49 @@ class AttentionLowering:
             )
         return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
 
-    def _scores(self, rows: RowSet, books: list[Levels], first_book: int) -> None:
+    def _scores(self, rows: RowSet, books: list[Levels], first_book: int) -> list[Step]:
+        """The command with its first operands, then pass by pass."""
         builder, preset = self.builder, self.builder.preset
         tiles = -(-self.tokens // preset.columns)
         blocks = self._windows_of_rows(rows.head)
-        array_command(
-            builder,
-            Phase.SCORES,
-            codebook=first_book,
-            queries=rows.queries,
-            keys=self.tokens,
-            tiles=tiles,
-            groups=len(blocks),
-            planes=self.k_planes,
-            runs=len(books),
-            first=1,
-            last=1,
-            split=1,
-        )
         scale = int(self.attention.array_logit_scale()[rows.head])
         nothing = builder.constant(bytes(preset.columns * 4))
-        token = self.q.address + (rows.window * self.tokens + rows.first) * self.q.pitch
-        for tile in range(tiles):
-            for block in blocks:
-                for plane in range(self.k_planes):
-                    for run in range(len(books)):
-                        above = self.k_planes - 1 - plane + len(books) - 1 - run
-                        builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
-                        if block == blocks[0] and plane == run == 0:
-                            builder.read_block(Port.BIAS, nothing, 1)
-                        builder.read(Port.WEIGHTS_TURNED, self._keys(rows, tile, block, plane))
-                        q_tile, row = divmod(block * preset.rows, TILE_CHANNELS)
-                        place = self.q.plane(q_tile, run if self.q.planes == 2 else 0) + row // 2
-                        read_codes(builder, self.q, token + place, rows.queries)
+
+        def command() -> None:
+            array_command(
+                builder,
+                Phase.SCORES,
+                codebook=first_book,
+                queries=rows.queries,
+                keys=self.tokens,
+                tiles=tiles,
+                groups=len(blocks),
+                planes=self.k_planes,
+                runs=len(books),
+                first=1,
+                last=1,
+                split=1,
+                release=1,
+                pitch=len(blocks) * len(books),
+            )
+
+        def step(tile: int, block: int, plane: int, run: int) -> None:
+            start = block == blocks[0] and plane == run == 0
+            if start and tile == 0:
+                command()
+            above = self.k_planes - 1 - plane + len(books) - 1 - run
+            builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
+            if start:
+                builder.read_block(Port.BIAS, nothing, 1)
+            builder.read(Port.WEIGHTS_TURNED, self._keys(rows, tile, block, plane))
+
+        return [
+            partial(step, tile, block, plane, run)
+            for tile in range(tiles)
+            for block in blocks
+            for plane in range(self.k_planes)
+            for run in range(len(books))
+        ]
 
     def _keys(self, rows: RowSet, tile: int, block: int, plane: int) -> NDArray[np.int64]:
         """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads are zeros."""
@@ -336,14 +386,18 @@ class AttentionLowering:
         longest = 2 * max(bias.rows, bias.columns) - 1
         width = -(-longest // preset.columns) * preset.columns
         tokens = self.windows * self.tokens
-        vectors = Vectors(builder.memory.take(tokens * width * 4), width, 2 * bias.rows - 1, 2 * bias.columns - 1)
+        room = builder.take_near_first(tokens * width * 4)
+        vectors = Vectors(room, width, 2 * bias.rows - 1, 2 * bias.columns - 1)
         for head in range(self.attention.heads):
             layer = self._position_layer(bias, head, width)
-            run_passes(builder, layer, self.q, tokens, results=vectors.address, pitch=width * 4)
+            first_tile = head * self.width // TILE_CHANNELS
+            codes = replace(self.q, address=self.q.address + self.q.plane(first_tile, 0))
+            choice = replace(kept_blocks(preset, tokens, layer.words), kept=tokens)
+            run_kept(builder, layer, codes, choice, Results(vectors.address, width * 4))
             builder.wait()
             self._run_sets(head, vectors)
             builder.wait()
-        builder.memory.free(vectors.address)
+        builder.give_back(vectors.address)
 
     def _position_layer(self, bias: DecomposedBias, head: int, width: int) -> Passes:
         """The products of a head's q with its tables, rows in the first `width` results, columns in the next."""
@@ -367,8 +421,10 @@ class AttentionLowering:
             above: builder.constant((scale * CODES**above).astype("<u2").tobytes()) for above in range(len(books) + 1)
         }
         passes = []
+        of_tile, planes = TILE_CHANNELS // preset.rows, self.q.planes
+        begin = blocks[0] // of_tile
         for number, block in enumerate(blocks):
-            q_tile, row = divmod(block * preset.rows, TILE_CHANNELS)
+            q_tile, part = divmod(block, of_tile)
             for high, nibble in enumerate(nibbles):
                 for run in range(len(books)):
                     passes.append(
@@ -376,16 +432,18 @@ class AttentionLowering:
                             codebook=first_book + run,
                             scale=scales[1 - high + len(books) - 1 - run],
                             weights=nibble + number * preset.rows * preset.columns // 2,
-                            codes=self.q.plane(q_tile, run if self.q.planes == 2 else 0) + row // 2,
+                            word=((q_tile - begin) * planes + (run if planes == 2 else 0)) * of_tile + part,
                         )
                     )
         return Passes(
             passes=tuple(passes),
+            words=(blocks[-1] // of_tile - begin + 1) * planes * of_tile,
             bias=builder.constant(bytes(preset.columns * 4)),
             columns=tiles,
             scale_pitch=preset.columns * 2,
             bias_pitch=0,
             weight_pitch=len(blocks) * preset.rows * preset.columns // 2,
+            load=load_cycles(books, preset),
         )
 
 

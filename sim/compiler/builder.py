@@ -1,7 +1,8 @@
 """A program while it is written: commands, the constants they read, and the memory they work in.
 
-Addresses are relative until the program is complete: those of constants count from DATA on, those of working memory
-from 0 on, and distances between the two carry DATA along, so that placing both afterwards is one addition.
+Addresses are relative until the program is complete: those of constants count from DATA on, those of near memory from
+NEAR on, those of working memory from 0 on, and distances between them carry DATA and NEAR along, so that placing all
+afterwards is one addition.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
-from sim.compiler.memory import ALIGNMENT, Allocator, aligned
+from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
@@ -21,6 +22,7 @@ from sim.machine.records import pack_records
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
 DATA: Final = 1 << 40
+NEAR: Final = 1 << 56
 
 Levels = tuple[int, ...]
 
@@ -39,6 +41,7 @@ class Builder:
         self.beat = preset.beat_bytes
         self.commands: list[Command] = []
         self.memory = Allocator()
+        self.near = Allocator(NEAR, preset.near_bytes)
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
         self.begin_layer()
@@ -110,6 +113,27 @@ class Builder:
         """WAIT, unless nothing has been written since the last."""
         if self.commands and self.commands[-1].opcode != Opcode.WAIT:
             self.commands.append(Command(Opcode.WAIT))
+
+    def route(self, source: Port, beats: int = 0) -> None:
+        """An output goes to its input on the chip from here on; nothing of either is on its way."""
+        self.send(Port.ROUTE, source=source, on=1, beats=beats)
+
+    def unroute(self, source: Port) -> None:
+        """It goes to memory again; all that passed the route has been waited for."""
+        self.send(Port.ROUTE, source=source, on=0, beats=0)
+
+    # Memory of what is small and does not outlive a step
+
+    def take_near_first(self, size: int) -> int:
+        """Room in near memory, or in external memory where there is none."""
+        try:
+            return self.near.take(size)
+        except RoomError:
+            return self.memory.take(size)
+
+    def give_back(self, address: int) -> None:
+        """Give back room in either memory."""
+        (self.near if address in self.near else self.memory).free(address)
 
     # Tables
 
@@ -194,8 +218,10 @@ class Builder:
             )
 
         def placed(relative: int) -> int:
+            near = (relative + NEAR // 2) // NEAR
+            relative -= near * NEAR
             constants = (relative + DATA // 2) // DATA
-            return constants * (data - work) + relative - constants * DATA
+            return near * (self.preset.memory_bytes - work) + constants * (data - work) + relative - constants * DATA
 
         commands = []
         for command in self.commands:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from sim.compiler.attention import AttentionLowering
 from sim.compiler.builder import Builder
-from sim.compiler.dense import lower_dense, results_pitch
+from sim.compiler.dense import Results, lower_dense, results_pitch
+from sim.compiler.encode import Values
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
@@ -187,7 +188,8 @@ class Compiler:
             return
         values = [regions[view.source].of_view(view, start, stop) for view in node.inputs]
         if isinstance(operation, QuantizedLayer):
-            lower_dense(builder, operation, values[0], out, start)
+            address = out.address + (start - out.first) * out.pitch
+            lower_dense(builder, operation, Values(values[0]), Results(address, out.pitch))
         elif isinstance(operation, LayerNorm):
             lower_norm(builder, operation, values[0], out, start)
         elif isinstance(operation, ActivationTable):

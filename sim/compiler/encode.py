@@ -12,7 +12,7 @@ from sim.contract.errors import UserError
 from sim.contract.layer import weight_nibbles
 from sim.machine.banks import banks_of
 from sim.machine.ports import Port
-from sim.machine.presets import CODE_BYTES
+from sim.machine.presets import CODE_BYTES, MachinePreset
 from sim.machine.settings import TOKEN_BEATS_MAX
 
 HALF_TILE = TILE_CHANNELS // 2
@@ -113,10 +113,37 @@ def plan_operand(encoder: Encoder, planes: int, unit: int, present: int, lanes: 
     return CodePlan(encoder.name, token * channels + channel, multiplier, addend, shift, tables, planes)
 
 
-def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], address: int, *loops: tuple[int, int]) -> None:
-    """Codes of the tokens whose beats are at addresses (tokens, beats), written in these loops (Builder.write_loops),
-    one after the other where none are given."""
-    # Tables first: what follows is the same for every block of tokens.
+@dataclass(frozen=True)
+class Values:
+    """Wide values on their way to the encoder. addresses: int64 (tokens, beats). normed: they pass LayerNorm first,
+    whose command has been given and whose results are routed to the encoder."""
+
+    addresses: NDArray[np.int64]
+    normed: bool = False
+
+    @property
+    def count(self) -> int:
+        """Tokens."""
+        return len(self.addresses)
+
+    def cycles(self, preset: MachinePreset) -> int:
+        """Of the reader for a token: LayerNorm takes norm_lanes values a cycle."""
+        return self.addresses.shape[1] * (preset.lanes // min(preset.lanes, preset.norm_lanes) if self.normed else 1)
+
+    def part(self, start: int, stop: int) -> "Values":
+        """Tokens start..stop."""
+        return Values(self.addresses[start:stop], self.normed)
+
+    def read(self, builder: Builder, start: int, stop: int) -> None:
+        """READ tokens start..stop."""
+        if self.normed:
+            builder.read(Port.NORM_VALUES, self.addresses[start:stop])
+        else:
+            builder.read_tokens(Port.ENCODER_VALUES, self.addresses[start:stop])
+
+
+def prepare_encoder(builder: Builder, plan: CodePlan) -> None:
+    """Give the encoder its tables. What it encoded before is in memory."""
     slots = builder.encoder_tables(plan.tables, plan.name)
     builder.table(
         Port.ENCODER_ORDER,
@@ -132,8 +159,19 @@ def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], address:
     )
     builder.table(Port.ENCODER_TILE, {"tile": np.arange(len(slots)), "shift": plan.shift, "table": np.array(slots)})
     builder.send(Port.ENCODER_PLANES, planes=plan.planes)
+
+
+def write_codes(builder: Builder, plan: CodePlan, values: Values, address: int, *loops: tuple[int, int]) -> None:
+    """Codes of tokens to memory, written in these loops (Builder.write_loops), one after the other where none are
+    given; the encoder has its tables."""
     if loops:
         builder.write_loops(Port.ENCODED, address, *loops)
     else:
-        builder.write_block(Port.ENCODED, address, len(values) * plan.pitch)
-    builder.read_tokens(Port.ENCODER_VALUES, values)
+        builder.write_block(Port.ENCODED, address, values.count * plan.pitch)
+    values.read(builder, 0, values.count)
+
+
+def encode(builder: Builder, plan: CodePlan, values: NDArray[np.int64], address: int, *loops: tuple[int, int]) -> None:
+    """Codes to memory of the tokens whose beats are at addresses (tokens, beats), as `write_codes`, tables first."""
+    prepare_encoder(builder, plan)
+    write_codes(builder, plan, Values(values), address, *loops)

@@ -11,33 +11,51 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-class Allocator:
-    """Blocks of one memory that begins at 0; `peak` is the end of the highest block there ever was."""
+class RoomError(Exception):
+    """A memory of a given size has no gap that is large enough."""
 
-    def __init__(self) -> None:
+
+class Allocator:
+    """Blocks of one memory from address `base` on; `peak` is the end of the highest block there ever was, less base.
+
+    size: of the memory, None where that is checked in the end.
+    """
+
+    def __init__(self, base: int = 0, size: int | None = None) -> None:
         self._blocks: dict[int, int] = {}
+        self._base, self._size = base, size
         self.peak = 0
 
     def take(self, size: int) -> int:
-        """Address of a block of `size` bytes: the smallest gap that holds it."""
+        """Address of a block of `size` bytes: the smallest gap that holds it. Raises RoomError where none does."""
         size = aligned(max(size, 1))
-        best: tuple[int, int] | None = None
-        end = 0
+        fitting = [(gap, start) for start, gap in self._gaps() if gap is not None and gap >= size]
+        start, gap = self._gaps()[-1]
+        if fitting:
+            start = min(fitting)[1]
+        elif gap is not None:
+            raise RoomError(f"there is no room for {size} bytes")
+        self._blocks[start] = size
+        self.peak = max(self.peak, start + size - self._base)
+        return start
+
+    def _gaps(self) -> list[tuple[int, int | None]]:
+        """(start, bytes) between blocks and behind the last, None for no end."""
+        gaps: list[tuple[int, int | None]] = []
+        end = self._base
         for start in sorted(self._blocks):
-            gap = start - end
-            if gap >= size and (best is None or gap < best[0]):
-                best = gap, end
+            gaps.append((end, start - end))
             end = start + self._blocks[start]
-        address = end if best is None else best[1]
-        self._blocks[address] = size
-        self.peak = max(self.peak, address + size)
-        return address
+        return [*gaps, (end, None if self._size is None else self._base + self._size - end)]
+
+    @property
+    def room(self) -> int:
+        """Bytes of the largest gap of a memory of a size."""
+        return max(gap for _, gap in self._gaps() if gap is not None)
+
+    def __contains__(self, address: int) -> bool:
+        return address in self._blocks
 
     def free(self, address: int) -> None:
         """Give a block back. Raises KeyError when there is none at this address."""
         del self._blocks[address]
-
-    @property
-    def taken(self) -> int:
-        """Bytes of all blocks that are in use."""
-        return sum(self._blocks.values())

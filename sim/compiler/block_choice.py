@@ -1,0 +1,94 @@
+"""How a dense layer uses the buffer of codes: by a cost in cycles.
+
+Per pass the array takes a LOAD and a cycle for each token; the reader, which is one for all ports, takes the operands'
+beats, the three commands' and what fills the next block. A beat of external memory counts for more than a cycle, since
+other memories than one on the chip are slower.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from sim.compiler.memory import aligned
+from sim.contract.errors import UserError
+from sim.machine.commands import COMMAND_BYTES
+from sim.machine.presets import MachinePreset
+
+EXTERNAL_CYCLES: Final = 2
+"""Cycles of a beat of external memory: 1 for one on the chip, 7 for SDRAM at full."""
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """Of a dense layer. words: of codes of a token. passes: of a column tile. columns: column tiles. load: cycles of a
+    LOAD. value_cycles: of the reader for the values of a token; value_beats: of memory."""
+
+    name: str
+    tokens: int
+    words: int
+    passes: int
+    columns: int
+    load: int
+    value_cycles: int
+    value_beats: int
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """tokens and words of each that a block holds. kept: tokens whose codes are in memory at a time; 0: none, the
+    encoder fills the blocks, and all words of a token are in one."""
+
+    tokens: int
+    words: int
+    kept: int = 0
+
+
+def operand_beats(preset: MachinePreset) -> int:
+    """Beats of a pass: weights, a scale, and three commands."""
+    weights = preset.rows * preset.columns // 2
+    return -(-(weights + preset.columns * 2 + 3 * COMMAND_BYTES) // preset.beat_bytes)
+
+
+def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, near: bool) -> float:
+    runs = -(-size.tokens // choice.tokens) * size.columns * size.passes
+    operands = runs * operand_beats(preset)
+    array = runs * size.load + size.tokens * size.columns * size.passes
+    value_cycles, value_beats = size.tokens * size.value_cycles, size.tokens * size.value_beats
+    results = size.tokens * size.columns * preset.columns * 2 // preset.beat_bytes
+    external = operands + value_beats + results
+    if not choice.kept:
+        return max(array, operands + value_cycles, EXTERNAL_CYCLES * external)
+    codes = size.tokens * size.words * preset.rows // 2 // preset.beat_bytes
+    again = codes * size.columns
+    external += 0 if near else codes + again
+    # Codes are written before the array begins.
+    return max(value_cycles, codes) + max(array, operands + again, EXTERNAL_CYCLES * external)
+
+
+def kept_blocks(preset: MachinePreset, tokens: int, words: int) -> BlockChoice:
+    """Blocks of as many of these tokens as the array takes, from codes of so many words in memory."""
+    count = min(preset.token_depth, tokens, preset.block_words)
+    return BlockChoice(count, min(words, preset.block_words // count), count)
+
+
+def _kept(preset: MachinePreset, size: LayerSize, near_room: int) -> Iterator[tuple[BlockChoice, bool]]:
+    pitch = aligned(size.words * preset.rows // 2)
+    for limit, near in ((preset.token_depth, False), (near_room // pitch, True)):
+        if limit:
+            yield kept_blocks(preset, min(limit, size.tokens), size.words), near
+
+
+def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> BlockChoice:
+    """The cheapest way, for a layer that may keep codes in so many bytes of near memory.
+
+    Raises UserError when a word of codes is no whole number of beats.
+    """
+    if preset.rows // 2 % preset.beat_bytes:
+        raise UserError(
+            f"{size.name}: codes of a pass are less than a beat in preset {preset.name}; it needs more rows"
+        )
+    ways = list(_kept(preset, size, near_room))
+    fitting = min(preset.token_depth, preset.block_words // size.words, size.tokens)
+    if fitting:
+        ways.insert(0, (BlockChoice(fitting, size.words), False))
+    return min(ways, key=lambda way: _cost(preset, size, *way))[0]
