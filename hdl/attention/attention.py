@@ -1,7 +1,7 @@
 """Attention on one array: q.k, softmax and P.v of a set of queries, without a host in between; and dense layers.
 
     i_weights, i_scale, i_bias ---------------------> +-------+
-    i_q --------------------------------------------> | array | ---> o                      wide results of P.v
+    i_block, i_codes ---> code buffer --------------> | array | ---> o                      wide results of P.v
                               +---------------------> +-------+
                               |                           | logits, column tile by column tile
                         code gather <--- softmax <--- reorder buffer
@@ -25,6 +25,8 @@ A command is four nested loops, the innermost last:
 Where the keys are known only when the program runs, so is that correction; then q keeps its codes, level + 128, whose
 high nibble stands for a - 8. Two codebooks, so a LOAD for every RUN: SCORES with `split`.
 
+Streamed codes wait in the code buffer, block by block, and every tile and plane reads them there again.
+
 A dense layer has weights instead of keys and an encoder's codes instead of q, so it is SCORES whose results leave at
 once. Its passes have codebooks of their own, so one command is a pass: `first` and `last` say where sums begin and end.
 """
@@ -42,7 +44,9 @@ from numpy.typing import ArrayLike, NDArray
 from hdl.array.array import Array
 from hdl.array.geometry import CODE_BITS
 from hdl.array.loader import codebook_word_layout, weights_layout
+from hdl.attention.code_buffer import CodeBuffer, codes_layout
 from hdl.attention.code_gather import CodeGather
+from hdl.attention.code_reads import CodeReads
 from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.attention.sequencer import AttentionSequencer
@@ -60,7 +64,7 @@ KEEP_CYCLES = 3
 """Cycles from the transfer of a LOAD of scales alone to the next command's."""
 
 SETS_AHEAD = 2
-"""SCORES whose MIX has not begun when a further one may not begin either: the halves of the code buffer."""
+"""SCORES whose MIX has not begun when a further one may not begin either: the halves of the code gather."""
 
 
 Codebooks = Mapping[int, ArrayLike] | Sequence[ArrayLike]
@@ -90,16 +94,18 @@ class Attention(wiring.Component):
     - `i_codebook` (hdl.matmul), `i_threshold` (hdl.softmax) and `i_level` (CodeGather) write tables, always ready; what
       is in use must be left alone.
     - `i_command` SCORES: logits of `queries` rows of `keys` keys, tiles = ceil(keys / columns), softmax, codes into the
-      code buffer. MIX: P.v of the oldest set in the code buffer, groups = ceil(keys / rows). Fields: module docstring.
+      code gather. MIX: P.v of the oldest set there, groups = ceil(keys / rows). Fields: module docstring.
       Of the sets begun by SCORES at most SETS_AHEAD = 2 may wait for their MIX; with more the unit would wait for ever.
       SCORES, SCORES, MIX, SCORES, MIX, ..., MIX keeps the array busy while rows pass through the softmax.
       With `split` every RUN of SCORES has a LOAD of tables, run r from `codebook` + r; else one LOAD serves all RUNs.
-      DENSE: `queries` tokens from `i_q`. With `first` sums start from a bias, else they go on from those of the DENSE
+      DENSE: `queries` tokens of codes. With `first` sums start from a bias, else they go on from those of the DENSE
       before, of as many queries and nothing in between; with `last` results leave. `tiles` is 1 unless it has both.
       SCORES and MIX have both.
     - `i_weights`, `i_bias` as in hdl.matmul, per LOAD of tables and per tile (DENSE: with `first`); `i_scale` per RUN.
       Missing keys and channels are columns or rows of weight 0.
-    - `i_q`: per RUN of SCORES and DENSE `queries` transfers of `rows` nibbles.
+    - `i_block`, `i_codes` (CodeBuffer): blocks of words of `rows` nibbles for SCORES and DENSE. Token t of the RUN of
+      group g and run r takes word `word` + g * `runs` + r + t * `pitch` of the oldest block; with `release` the command
+      gives it back. A command may come before its codes.
     - `i_position` (with bias=1): position bias of `lanes` keys a word, ceil(keys / lanes) words a row.
     - `o`: wide results of MIX and DENSE, `columns` channels a transfer, per tile all queries.
     - `o_idle`: no command is active and every result has been taken.
@@ -120,7 +126,8 @@ class Attention(wiring.Component):
             "i_weights": In(stream.Signature(weights_layout(array))),
             "i_scale": In(stream.Signature(data.ArrayLayout(unsigned(SCALE_BITS), columns))),
             "i_bias": In(stream.Signature(data.ArrayLayout(signed(BIAS_BITS), columns))),
-            "i_q": In(stream.Signature(data.ArrayLayout(unsigned(CODE_BITS), array.rows))),
+            "i_block": In(stream.Signature(range(geometry.block_words + 1))),
+            "i_codes": In(stream.Signature(codes_layout(geometry.code_beat_bits))),
             "o": Out(stream.Signature(data.ArrayLayout(signed(WIDE_BITS), columns))),
             "o_idle": Out(1),
         }
@@ -139,19 +146,22 @@ class Attention(wiring.Component):
         weights: Iterable[NDArray[np.integer]],
         scale: Iterable[NDArray[np.integer]],
         bias: Iterable[NDArray[np.integer]],
-        q: Iterable[NDArray[np.integer]],
+        blocks: Iterable[NDArray[np.integer]],
         position: Iterable[NDArray[np.integer]] = (),
     ) -> NDArray[np.int16]:
         """Results int16 (transfers, columns) of the commands.
 
         commands: fields of i_command by name. codebooks: 16 levels by index. thresholds: (15,), descending. nibbles:
         (16, score_planes), of the level of each code, high first. weights: (rows, columns) per LOAD of tables. scale:
-        (columns,) per RUN. bias: (columns,) per tile (DENSE: with `first`). q: (queries, rows) per RUN of SCORES and
-        DENSE. position: (queries, keys) per SCORES with bias=1. Raises ValueError where a set does not fit a buffer,
-        too many sets wait for their MIX, or none, or sums go on that nobody began.
+        (columns,) per RUN. bias: (columns,) per tile (DENSE: with `first`). blocks: nibbles (words, rows), in the order
+        in which SCORES and DENSE read them. position: (queries, keys) per SCORES with bias=1. Raises ValueError where
+        a set or a block does not fit a buffer, too many sets wait for their MIX, or none, sums go on that nobody
+        began, or words are read that no block has.
         """
         array = geometry.array
-        streams = {"weights": iter(weights), "scale": iter(scale), "bias": iter(bias), "q": iter(q)}
+        streams = {"weights": iter(weights), "scale": iter(scale), "bias": iter(bias)}
+        commands = list(commands)
+        codes = _codes_of(geometry, commands, blocks)
         positions = iter(position)
         waiting: deque[NDArray[np.uint8]] = deque()
         total: NDArray[np.int64] | None = None
@@ -167,7 +177,7 @@ class Attention(wiring.Component):
                 shape = {"rows": array.rows, "tiles": tiles, "planes": planes, "runs": runs}
                 streamed = iter(CodeGather.model(waiting.popleft(), nibbles, **shape).reshape(-1, queries, array.rows))
             else:
-                streamed = streams["q"]
+                streamed = codes
             tables = [np.asarray(codebooks[index]) for index in run_codebooks(command)]
             words = []
             for _ in range(tiles):
@@ -204,6 +214,13 @@ class Attention(wiring.Component):
             lanes=geometry.lanes, keys=geometry.keys, code_bits=CODE_BITS, bias=geometry.bias
         )
         m.submodules.gather = gather = CodeGather(geometry)
+        m.submodules.reads = reads = CodeReads(geometry)
+        m.submodules.buffer = buffer = CodeBuffer(
+            rows=array.rows,
+            code_beat_bits=geometry.code_beat_bits,
+            block_words=geometry.block_words,
+            token_depth=array.token_depth,
+        )
 
         for own, inner in (
             (self.i_codebook, mac.i_codebook),
@@ -212,6 +229,8 @@ class Attention(wiring.Component):
             (self.i_bias, mac.i_bias),
             (self.i_threshold, softmax.i_threshold),
             (self.i_level, gather.i_level),
+            (self.i_block, buffer.i_block),
+            (self.i_codes, buffer.i_codes),
         ):
             wiring.connect(m, wiring.flipped(own), inner)
         if geometry.bias:
@@ -219,6 +238,7 @@ class Attention(wiring.Component):
         wiring.connect(m, loops.o_command, sequencer.i_command)
         wiring.connect(m, reorder.o, softmax.i_logits)
         wiring.connect(m, softmax.o, gather.i)
+        wiring.connect(m, reads.o, buffer.i_read)
 
         m.d.comb += [
             # A LOAD of scales alone: the sequencer waits for them, the loader never hears of it.
@@ -233,13 +253,13 @@ class Attention(wiring.Component):
             sequencer.output_taken.eq(results.o_taken),
             results.i_valid.eq(mac.o_valid),
             results.wide.eq(mac.wide),
-            # Codes: of q, or of P.
-            mac.codes.eq(Mux(loops.o_mix, gather.o.payload.as_value(), self.i_q.payload.as_value())),
-            sequencer.codes_valid.eq(Mux(loops.o_mix, gather.o.valid, self.i_q.valid)),
-            self.i_q.ready.eq(sequencer.codes_ready & ~loops.o_mix),
+            # Codes: streamed ones, or of P.
+            mac.codes.eq(Mux(loops.o_mix, gather.o.payload.as_value(), buffer.o.payload.as_value())),
+            sequencer.codes_valid.eq(Mux(loops.o_mix, gather.o.valid, buffer.o.valid)),
+            buffer.o.ready.eq(sequencer.codes_ready & ~loops.o_mix),
             gather.o.ready.eq(sequencer.codes_ready & loops.o_mix),
         ]
-        self._announce(m, loops, reorder, gather)
+        self._announce(m, loops, reorder, gather, reads)
         outward = self._way_of_result(m, sequencer, results, loops.o_outward)
         m.d.comb += [
             reorder.i.payload.eq(results.o.payload),
@@ -253,12 +273,14 @@ class Attention(wiring.Component):
         ]
         return m
 
-    def _announce(self, m: Module, loops: AttentionSequencer, reorder: ReorderBuffer, gather: CodeGather) -> None:
+    def _announce(
+        self, m: Module, loops: AttentionSequencer, reorder: ReorderBuffer, gather: CodeGather, reads: CodeReads
+    ) -> None:
         """A command goes to the loops and, in the same cycle, to the buffers that it concerns."""
         command, mix, scores = self.i_command.payload, Signal(), Signal()
         shape, codes = reorder.i_shape.payload, gather.i_shape.payload
         m.submodules.rows = rows = fifo.SyncFIFO(width=len(codes), depth=SETS_AHEAD)
-        ready = Mux(mix, gather.i_read.ready, ~scores | (reorder.i_shape.ready & rows.w_rdy))
+        ready = Mux(mix, gather.i_read.ready, reads.i.ready & (~scores | (reorder.i_shape.ready & rows.w_rdy)))
         taken = Signal()
         m.d.comb += [
             mix.eq(command.phase == Phase.MIX),
@@ -277,8 +299,10 @@ class Attention(wiring.Component):
             gather.i_shape.valid.eq(rows.r_rdy),
             rows.r_en.eq(gather.i_shape.ready),
             gather.i_read.valid.eq(taken & mix),
+            reads.i.valid.eq(taken & ~mix),
         ]
-        m.d.comb += [gather.i_read.payload[name].eq(command[name]) for name in gather.i_read.payload.shape().members]
+        for port in (gather.i_read, reads.i):
+            m.d.comb += [port.payload[name].eq(command[name]) for name in port.payload.shape().members]
 
     @staticmethod
     def _way_of_result(m: Module, sequencer: CommandSequencer, results: OutputFifo, outward: Signal) -> Any:
@@ -290,6 +314,21 @@ class Attention(wiring.Component):
         m.d.sync += [noted.eq(noted + promised), taken.eq(taken + results.o_taken)]
         m.d.comb += [write.en.eq(promised), write.addr.eq(noted), write.data.eq(outward), read.addr.eq(taken)]
         return read.data
+
+
+def _codes_of(
+    geometry: AttentionGeometry, commands: Iterable[Mapping[str, int]], blocks: Iterable[NDArray[np.integer]]
+) -> Iterator[NDArray[np.integer]]:
+    """Codes (queries, rows) of every RUN that streams from blocks."""
+
+    def fitting() -> Iterator[NDArray[np.integer]]:
+        for block in blocks:
+            if len(block) > geometry.block_words:
+                raise ValueError(f"a block has {len(block)} words, over block_words={geometry.block_words}")
+            yield block
+
+    streaming = (command for command in commands if command["phase"] != Phase.MIX)
+    return CodeBuffer.model(fitting(), (read for command in streaming for read in CodeReads.model(command)))
 
 
 def _check_parts(command: Mapping[str, int], summed: int) -> None:

@@ -38,7 +38,8 @@ UNIT_PORTS: Final[dict[Port, tuple[str, str]]] = {
     Port.WEIGHTS: ("attention", "i_weights"),
     Port.SCALE: ("attention", "i_scale"),
     Port.BIAS: ("attention", "i_bias"),
-    Port.CODES: ("attention", "i_q"),
+    Port.CODE_BLOCK: ("attention", "i_block"),
+    Port.CODES: ("attention", "i_codes"),
     Port.THRESHOLD: ("attention", "i_threshold"),
     Port.SCORE_LEVEL: ("attention", "i_level"),
     Port.RESULTS: ("attention", "o"),
@@ -90,6 +91,8 @@ def attention_geometry(preset: MachinePreset) -> AttentionGeometry:
         keys=preset.keys,
         logit_words=preset.logit_words,
         code_words=preset.code_words,
+        block_words=preset.block_words,
+        code_beat_bits=8 * preset.beat_bytes,
         score_planes=SCORE_PLANES,
         bias=1,
     )

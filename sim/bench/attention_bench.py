@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hdl.array.geometry import PRESETS
+from hdl.array.geometry import CODE_BITS, PRESETS
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention
 from hdl.attention.geometry import AttentionGeometry
@@ -23,7 +23,7 @@ TOP: Final = "attention"
 SIMULATED: Final = AttentionGeometry(array=PRESETS["small"], lanes=4, logit_words=8192, code_words=2048)
 """What tests and benchmarks compile, once for both: buffers for 16 queries of 4,096 keys, or a window of 196 tokens."""
 
-VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group"))
+VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group"), ("attention.reads", "word"))
 """Signals of it that a `Flip` may change."""
 
 
@@ -114,7 +114,8 @@ def _operands(geometry: AttentionGeometry, plan: Plan) -> dict[str, Any]:
         "i_weights": np.stack(plan.weights).reshape(-1, array.loader_rows, array.columns),
         "i_scale": np.stack(plan.scale),
         "i_bias": np.stack(plan.bias),
-        "i_q": np.concatenate(plan.q),
+        "i_block": np.array([len(block) for block in plan.blocks]),
+        "i_codes": np.concatenate(plan.blocks).reshape(-1, geometry.code_beat_bits // CODE_BITS),
     }
     if geometry.bias:
         rows = [_words(block, lanes) for block in plan.position]

@@ -9,6 +9,8 @@ streamed as codes, with their own codebook. Where two nibbles of a head's channe
 side: one LOAD holds both nibbles of k, and three RUNs stream the pairs of equal weight, instead of two LOADs and four
 RUNs. With `split` the shift is in the codebook of the high nibble instead, and every RUN has its LOAD: what a program
 does that does not know the keys beforehand.
+
+The codes of q of a set are a block of streamed codes: query by query, in each group by group and run by run.
 """
 
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from hdl.array.geometry import ArrayGeometry
 from hdl.attention.attention import Attention as AttentionUnit
 from hdl.attention.attention import command_cycles, run_codebooks
 from hdl.attention.geometry import AttentionGeometry
@@ -58,7 +61,7 @@ class Plan:
     weights: list[NDArray[np.int8]] = field(default_factory=list)
     scale: list[NDArray[np.int64]] = field(default_factory=list)
     bias: list[NDArray[np.int64]] = field(default_factory=list)
-    q: list[NDArray[np.uint8]] = field(default_factory=list)
+    blocks: list[NDArray[np.uint8]] = field(default_factory=list)
     position: list[NDArray[np.int64]] = field(default_factory=list)
     sets: list[RowSet] = field(default_factory=list)
     multiply_accumulates: int = 0
@@ -94,7 +97,7 @@ class Plan:
             weights=self.weights,
             scale=self.scale,
             bias=self.bias,
-            q=self.q,
+            blocks=self.blocks,
             position=self.position,
         )
 
@@ -147,7 +150,7 @@ def plan(
         channels=attention.q.channels // attention.heads,
     )
     mixes: list[RowSet] = []
-    for rows in _sets(attention, codes, geometry, queries):
+    for rows in _sets(attention, codes, geometry, queries, split=split):
         _scores(result, attention, codes, geometry, rows, split=split)
         mixes.append(rows)
         if len(mixes) == 2:
@@ -162,6 +165,21 @@ def _streams_codes(attention: Attention) -> bool:
     return levels.shape == (1, CODES) and int(np.abs(levels.astype(np.int64)).max()) <= LEVEL_MAX
 
 
+def _side_by_side(attention: Attention, array: ArrayGeometry, split: bool) -> bool:
+    """Both nibbles of a head's channels fit the rows, of q and of k."""
+    width = attention.q.channels // attention.heads
+    both = not _streams_codes(attention) and stationary_planes(attention.k) == 2
+    return both and not split and 2 * width <= array.rows
+
+
+def _words_of_query(attention: Attention, array: ArrayGeometry, split: bool) -> int:
+    """Words of streamed codes of a query in a head."""
+    if _side_by_side(attention, array, split):
+        return 3
+    width = attention.q.channels // attention.heads
+    return -(-width // array.rows) * (1 if _streams_codes(attention) else 2)
+
+
 def _codebooks_of_q(attention: Attention, split: bool) -> list[NDArray[np.int8]]:
     if _streams_codes(attention):
         return [attention.q.levels[0]]
@@ -169,12 +187,21 @@ def _codebooks_of_q(attention: Attention, split: bool) -> list[NDArray[np.int8]]
 
 
 def _sets(
-    attention: Attention, codes: dict[str, NDArray[np.uint8]], geometry: AttentionGeometry, queries: int | None
+    attention: Attention,
+    codes: dict[str, NDArray[np.uint8]],
+    geometry: AttentionGeometry,
+    queries: int | None,
+    *,
+    split: bool,
 ) -> Iterator[RowSet]:
     windows, tokens = codes["q"].shape[:2]
     keys = codes["k"].shape[1]
     array = geometry.array
-    room = min(geometry.logit_words // -(-keys // array.columns), geometry.code_words // -(-keys // array.rows))
+    room = min(
+        geometry.logit_words // -(-keys // array.columns),
+        geometry.code_words // -(-keys // array.rows),
+        geometry.block_words // _words_of_query(attention, array, split),
+    )
     if keys > geometry.keys or not room:
         raise UserError(f"{attention.name}: a row of {keys} keys does not fit the attention unit's buffers")
     block = min(room, array.token_depth)
@@ -213,7 +240,7 @@ def _scores(
 
     # Steps on the rows: (weights (keys, rows), [(codes (queries, rows), nibbles above the lowest pair)]) per LOAD.
     steps = []
-    side_by_side = not split and len(streamed) == len(stationary) == 2 and 2 * width <= array.rows
+    side_by_side = _side_by_side(attention, array, split)
     if side_by_side:
         nothing = np.zeros_like(streamed[0])
         pairs = [(streamed[0], nothing), (streamed[1], streamed[0]), (nothing, streamed[1])]
@@ -232,12 +259,13 @@ def _scores(
         for weights, runs in steps:
             tables = _padded(weights[part].T, (array.rows, array.columns))
             result.weights += [tables] * (len(runs) if split else 1)
-            for plane, above in runs:
+            for _, above in runs:
                 result.scale.append(np.full(array.columns, scale * CODES**above))
-                result.q.append(_padded(plane, (queries, array.rows)))
+    planes = 1 if side_by_side else len(stationary)
+    words = [_padded(plane, (queries, array.rows)) for _, runs in steps[::planes] for plane, _ in runs]
+    result.blocks.append(np.stack(words, axis=1).reshape(-1, array.rows))
     if geometry.bias:
         result.position.append(_position(attention, q_levels, rows, (queries, keys)))
-    planes = 1 if side_by_side else len(stationary)
     result.commands.append(
         {
             "phase": Phase.SCORES,
@@ -251,6 +279,9 @@ def _scores(
             "first": 1,
             "last": 1,
             "split": int(split),
+            "word": 0,
+            "pitch": len(words),
+            "release": 1,
         }
     )
     result.multiply_accumulates += queries * keys * width * len(streamed) * len(stationary)
@@ -298,6 +329,9 @@ def _mix(
         "first": 1,
         "last": 1,
         "split": 0,
+        "word": 0,
+        "pitch": 0,
+        "release": 0,
     }
     result.commands.append({"phase": Phase.MIX, "codebook": NIBBLES, "queries": queries, "keys": keys, **shape})
     result.sets.append(rows)

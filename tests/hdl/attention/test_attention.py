@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hdl.array.geometry import ArrayGeometry
+from hdl.array.geometry import CODE_BITS, ArrayGeometry
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
 from hdl.attention.attention import Attention, run_codebooks
 from hdl.attention.geometry import AttentionGeometry
@@ -26,6 +26,8 @@ GEOMETRY = AttentionGeometry(
     keys=32,
     logit_words=64,
     code_words=32,
+    block_words=64,
+    code_beat_bits=32,
 )
 UNIFORM = np.arange(-8, 8, dtype=np.int8)
 LOGARITHMIC = np.array([-15, -9, -7, -6, -5, -3, -2, -1, 0, 1, 2, 4, 6, 8, 11, 15], np.int8)
@@ -64,7 +66,8 @@ def payloads(geometry: AttentionGeometry, work: Plan) -> tuple[dict[str, list[An
         ],
         "i_scale": [row.tolist() for row in work.scale],
         "i_bias": [row.tolist() for row in work.bias],
-        "i_q": [token for block in work.q for token in block.tolist()],
+        "i_block": [len(block) for block in work.blocks],
+        "i_codes": np.concatenate(work.blocks).reshape(-1, geometry.code_beat_bits // CODE_BITS).tolist(),
     }
     if geometry.bias:
         sources["i_position"] = [
@@ -143,8 +146,8 @@ def test_a_mix_begins_while_logits_of_the_next_set_wait() -> None:
 
 def parts(work: Plan) -> list[Plan]:
     """Plans of one command each, with its operands."""
-    weights, scale, bias, q = iter(work.weights), iter(work.scale), iter(work.bias), iter(work.q)
-    position = iter(work.position)
+    weights, scale, bias = iter(work.weights), iter(work.scale), iter(work.bias)
+    blocks, position = iter(work.blocks), iter(work.position)
     result = []
     for command in work.commands:
         planes = command["tiles"] * command["groups"] * command["planes"]
@@ -156,7 +159,7 @@ def parts(work: Plan) -> list[Plan]:
             weights=[next(weights) for _ in range(loads)],
             scale=[next(scale) for _ in range(runs)],
             bias=[next(bias) for _ in range(command["tiles"])],
-            q=[] if mix else [next(q) for _ in range(runs)],
+            blocks=[] if mix else [next(blocks)],
             position=[next(position)] if command["phase"] == Phase.SCORES else [],
         )
         result.append(part)
@@ -175,48 +178,54 @@ def joined(plans: list[Plan]) -> Plan:
         weights=all_of("weights"),
         scale=all_of("scale"),
         bias=all_of("bias"),
-        q=all_of("q"),
+        blocks=all_of("blocks"),
         position=all_of("position"),
     )
 
 
-def dense(work: Plan, rng: np.random.Generator, tokens: int, codebooks: list[int], runs: int) -> Plan:
-    """A column tile of a dense layer: a LOAD per codebook, `runs` RUNs on it."""
+def dense(
+    work: Plan, rng: np.random.Generator, tokens: int, codebooks: list[int], runs: int = 1, *, tiles: int = 1
+) -> Plan:
+    """Column tiles of a dense layer, all from one block: a LOAD per codebook, `runs` RUNs on it."""
     array = GEOMETRY.array
     count = len(codebooks)
     rest = {**dict.fromkeys(("keys", "tiles", "groups", "planes"), 1), "split": 0}
-    ends = [{"first": int(number == 0), "last": int(number == count - 1)} for number in range(count)]
+    passes = [
+        {"codebook": codebook, "word": number * runs, "first": int(number == 0), "last": int(number == count - 1)}
+        for number, codebook in enumerate(codebooks)
+    ] * tiles
+    common = {"phase": Phase.DENSE, "queries": tokens, "runs": runs, "pitch": count * runs, **rest}
     return replace(
         work,
-        commands=[
-            {"phase": Phase.DENSE, "codebook": codebook, "queries": tokens, "runs": runs, **rest, **end}
-            for codebook, end in zip(codebooks, ends, strict=True)
-        ],
-        weights=list(rng.integers(-8, 8, (count, array.rows, array.columns)).astype(np.int8)),
-        scale=list(rng.integers(0, 4000, (count * runs, array.columns))),
-        bias=[rng.integers(-(1 << 16), 1 << 16, array.columns)],
-        q=list(rng.integers(0, 16, (count * runs, tokens, array.rows)).astype(np.uint8)),
+        commands=[{**common, **one, "release": int(n == len(passes) - 1)} for n, one in enumerate(passes)],
+        weights=list(rng.integers(-8, 8, (count * tiles, array.rows, array.columns)).astype(np.int8)),
+        scale=list(rng.integers(0, 4000, (count * runs * tiles, array.columns))),
+        bias=list(rng.integers(-(1 << 16), 1 << 16, (tiles, array.columns))),
+        blocks=[rng.integers(0, 16, (tokens * count * runs, array.rows)).astype(np.uint8)],
         position=[],
     )
 
 
 def matmul_of(layer: Plan) -> np.ndarray:
-    """Results int16 (tokens, columns) of a column tile by hdl.matmul: a LOAD per RUN."""
-    runs = layer.commands[0]["runs"]
-    count = len(layer.commands) * runs
+    """Results int16 (tiles * tokens, columns) of a dense layer by hdl.matmul: a LOAD per RUN."""
     commands: list[dict[str, int]] = []
-    for number in range(count):
-        command, first, last = layer.commands[number // runs], int(number == 0), int(number == count - 1)
-        commands.append({"opcode": Opcode.LOAD, "codebook": command["codebook"], "load_bias": first})
-        commands.append({"opcode": Opcode.RUN, "tokens": command["queries"], "first": first, "last": last})
+    (block,) = layer.blocks
+    codes = []
+    for command in layer.commands:
+        runs = command["runs"]
+        for run in range(runs):
+            first, last = int(command["first"] and run == 0), int(command["last"] and run == runs - 1)
+            commands.append({"opcode": Opcode.LOAD, "codebook": command["codebook"], "load_bias": first})
+            commands.append({"opcode": Opcode.RUN, "tokens": command["queries"], "first": first, "last": last})
+            codes.append(block[command["word"] + run :: command["pitch"]])
     return Matmul.model(
         GEOMETRY.array,
         commands,
         codebooks=dict(enumerate(layer.codebooks)),
-        weights=[tile for tile in layer.weights for _ in range(runs)],
+        weights=[tile for tile, command in zip(layer.weights, layer.commands, strict=True) for _ in range(runs)],
         scale=layer.scale,
         bias=layer.bias,
-        codes=layer.q,
+        codes=codes,
     )[0]
 
 
@@ -228,8 +237,12 @@ def test_dense_layers_between_the_commands_of_attentions(pressure: dict[str, Any
     work = plan(operation, codes, GEOMETRY)
     work = replace(work, codebooks=[*work.codebooks, UNIFORM, LOGARITHMIC])
     first, second, mix_first, mix_second = parts(work)
-    # Nibbles of a byte with a codebook each; one pass; four passes of one LOAD each and three RUNs.
-    layers = [dense(work, rng, *shape) for shape in ((9, [1, 0], 1), (32, [2], 1), (3, [2, 1, 0, 2], 3))]
+    # Nibbles of a byte with a codebook each, three column tiles; one pass; passes of one LOAD each and three RUNs.
+    layers = [
+        dense(work, rng, 9, [1, 0], tiles=3),
+        dense(work, rng, 32, [2]),
+        dense(work, rng, 3, [2, 1, 0, 2], 3, tiles=2),
+    ]
     order = [layers[0], first, layers[1], second, mix_first, layers[2], mix_second]
     whole = joined(order)
     found = outputs(whole, GEOMETRY, seed=7, **pressure)
@@ -260,9 +273,12 @@ def test_commands_that_break_a_rule_have_no_model() -> None:
         ),
         ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "first": 0}], "DENSE of 3 queries behind sums of 0"),
         ([{**scores[0], "phase": Phase.DENSE, "tiles": 1, "last": 0}, scores[1]], "SCORES of 3 .* of 3"),
+        ([{**scores[0], "word": 1}], "word 9 is read of a block of 9 words"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(work, commands=commands).modelled(GEOMETRY)
+    with pytest.raises(ValueError, match="a block has 72 words, over block_words=64"):
+        replace(work, blocks=[np.tile(work.blocks[0], (8, 1))]).modelled(GEOMETRY)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +288,11 @@ def test_commands_that_break_a_rule_have_no_model() -> None:
         ({"keys": 5000}, r"keys=5000 must be in 1..4096; nearest valid value: 4096"),
         ({"logit_words": 0}, r"logit_words=0 must be in 1..65536; nearest valid value: 1"),
         ({"code_words": 1 << 17}, r"code_words=131072 must be in 1..65536; nearest valid value: 65536"),
+        (
+            {"block_words": 1 << 17},
+            r"block_words=131072 must be a power of two in 2..65536; nearest valid value: 65536",
+        ),
+        ({"code_beat_bits": 128}, r"code_beat_bits=128 must be whole bytes, .* rows=16 .*; nearest valid value: 64"),
         ({"score_planes": 4}, r"score_planes=4 must be in 1..3; nearest valid value: 3"),
         ({"bias": 2}, r"bias=2 must be 0 or 1; nearest valid value: 1"),
     ],
