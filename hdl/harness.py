@@ -15,8 +15,11 @@ CHAIN_BITS = 256
 class Harness(Elaboratable):
     """`unit` between shift registers for its inputs and registers, marked `keep`, for its outputs.
 
-    Pins: clk, rst and one bit of data per shift register of CHAIN_BITS flip-flops. The harness is made of
-    flip-flops only, `flip_flops` of them and no look-up table, so the look-up tables of a report are the unit's.
+    Pins: clk, rst, shift and one bit of data per shift register of CHAIN_BITS flip-flops, which move on with `shift`
+    alone: without a clock enable of their own, a bit delayed by one cycle would be the bit beside it, and synthesis
+    would merge the registers that a unit puts one behind the other with those of the harness, and what stands far apart
+    in the unit into one register. The harness is made of flip-flops only, `flip_flops` of them and no look-up table, so
+    the look-up tables of a report are the unit's.
     """
 
     def __init__(self, unit: wiring.Component) -> None:
@@ -28,7 +31,7 @@ class Harness(Elaboratable):
         widths = [sum(_bits(value) for value in values) for values in (self._inputs, self._outputs)]
         self._input_bits, self._output_bits = widths
         self.flip_flops = sum(widths) + 1
-        self.clk, self.rst = Signal(), Signal()
+        self.clk, self.rst, self.shift = Signal(), Signal(), Signal()
         self.data = Signal(max(1, -(-self._input_bits // CHAIN_BITS)))
 
     def elaborate(self, platform: Any) -> Module:
@@ -43,7 +46,8 @@ class Harness(Elaboratable):
         m.d.pins += reset.eq(self.rst)
         for chain, first in enumerate(range(0, self._input_bits, CHAIN_BITS)):
             bits = shift[first : first + CHAIN_BITS]
-            m.d.pins += bits.eq(Cat(self.data[chain], bits[:-1]))
+            with m.If(self.shift):
+                m.d.pins += bits.eq(Cat(self.data[chain], bits[:-1]))
         start = 0
         for value in self._inputs:
             m.d.comb += _plain(value).eq(shift[start : start + _bits(value)])
@@ -55,7 +59,7 @@ class Harness(Elaboratable):
 
     def rtlil(self) -> str:
         """The harness with its unit elaborated for ECP5, as RTLIL with top module `top`."""
-        return rtlil.convert(self, name="top", platform=Ecp5Target(), ports=[self.clk, self.rst, self.data])
+        return rtlil.convert(self, name="top", platform=Ecp5Target(), ports=[self.clk, self.rst, self.shift, self.data])
 
 
 def _plain(value: Any) -> Any:
