@@ -180,11 +180,21 @@ class PositionUnit(wiring.Component):
         query_row, query_column, begin, end = (
             Signal(SIDE_BITS + 1, name=name, reset_less=True) for name in ("query_row", "query_column", "begin", "end")
         )
+        # What keeps differences positive, from registers of its own: it is there long before PREPARE.
+        last_row, last_column = Signal(8, reset_less=True), Signal(8, reset_less=True)
+        above, before = Signal(8, reset_less=True), Signal(8, reset_less=True)
         counting, divides = Signal(), Signal()
         decomposed = kind == PositionKind.DECOMPOSED
         m.d.comb += divides.eq((kind != PositionKind.NONE) & (remainder >= columns))
-        m.d.comb += [loops.counts.loop0.eq((keys + self.lanes - 1) >> (self.lanes - 1).bit_length())]
-        m.d.comb += loops.counts.loop1.eq(queries)
+        words = Signal(loops.counts.loop0.shape(), reset_less=True)
+        m.d.sync += words.eq((keys + self.lanes - 1) >> (self.lanes - 1).bit_length())
+        m.d.comb += [loops.counts.loop0.eq(words), loops.counts.loop1.eq(queries)]
+        m.d.sync += [
+            last_row.eq(rows - 1),
+            last_column.eq(columns - 1),
+            above.eq(Mux(decomposed, last_row, 0)),
+            before.eq(Mux(decomposed, last_column, 0)),
+        ]
         with m.If(rows_left != 0):
             m.d.sync += [keys.eq(keys + columns), rows_left.eq(rows_left - 1)]
         with m.If(counting & divides):
@@ -210,10 +220,10 @@ class PositionUnit(wiring.Component):
             with m.State("PREPARE"):
                 m.d.comb += loops.start.eq(1)
                 m.d.sync += [
-                    query_row.eq(quotient + Mux(decomposed, rows - 1, 0)),
-                    query_column.eq(remainder + Mux(decomposed, columns - 1, 0)),
-                    begin.eq(Mux(decomposed, columns - 1, 0)),
-                    end.eq(columns - 1 + Mux(decomposed, columns - 1, 0)),
+                    query_row.eq(quotient + above),
+                    query_column.eq(remainder + before),
+                    begin.eq(before),
+                    end.eq(last_column + before),
                 ]
                 m.next = "ROWS"
             with m.State("ROWS"):

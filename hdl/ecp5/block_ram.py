@@ -98,7 +98,7 @@ class BlockRam(wiring.Component):
             "p_REGMODE_B": "OUTREG",
             "p_GSR": "AUTO",
             "i_CLKA": ClockSignal(),
-            "i_CEA": self.write_enable.any(),
+            "i_CEA": self.write_enable if self._parts == 1 else self.write_enable.any(),
             "i_WEA": Const(1, 1),
             "i_OCEA": Const(1, 1),
             "i_RSTA": Const(0, 1),
@@ -115,7 +115,7 @@ class BlockRam(wiring.Component):
                 if bit >= unused:
                     value = address[bit - unused] if bit - unused < len(address) else Const(0, 1)
                 elif bit < byte_enables:
-                    value = self.write_enable[bit * self._parts // byte_enables]
+                    value = Const(1, 1) if self._parts == 1 else self.write_enable[bit * self._parts // byte_enables]
                 else:
                     value = Const(0, 1)
                 connections[f"i_AD{port}{bit}"] = value

@@ -1,9 +1,9 @@
-"""Depthwise 3x3 convolution: line buffers, nine taps per lane and cycle, one scale and bias per channel."""
+"""Depthwise 3x3 convolution: line buffers, up to nine taps per lane and cycle, one scale and bias per channel."""
 
 from typing import Any, Final
 
 import numpy as np
-from amaranth.hdl import Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
+from amaranth.hdl import Array, Cat, Elaboratable, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
@@ -35,7 +35,9 @@ TOTAL_BITS: Final = 46
 LOW_BITS: Final = 17
 """Low bits of a sum that one multiplier takes, as a number without sign; another takes the rest."""
 
-SUM_LEVELS: Final = (TAPS - 1).bit_length()
+TAPS_PER_CYCLE: Final = (9, 3, 1)
+
+SUM_BITS: Final = WIDE_BITS + WEIGHT_BITS + (TAPS - 1).bit_length()
 
 COLUMNS_MAX: Final = 512
 """Columns whose two previous rows fill one block RAM per lane."""
@@ -50,25 +52,30 @@ class DepthwiseConvolution(wiring.Component):
     `i_map` sets size, stride and shift of every pass after it: it waits until all results before it have been taken,
     and the next pass waits for it, also where its channels have come already.
 
-    Throughput: one pixel per cycle. A pass takes rows * columns + columns + 2 cycles, which stride 2 does not change,
-    and at least SHORTEST_PASS + lanes, the time to hand over the channels. The result centred on pixel n (counted in
-    rows) needs pixel n + columns + 1 of the map, or as many cycles after its last; from there `LATENCY` = 21 cycles.
+    Throughput: a pixel every n = 9 / taps_per_cycle cycles. A pass takes (rows * columns + columns + 1) * n + 1 cycles,
+    which stride 2 does not change, and at least `shortest_pass` + lanes, the time to hand over the channels. The result
+    centred on pixel i (counted in rows) needs pixel i + columns + 1 of the map, or as many steps of n cycles after its
+    last; from there `latency` cycles: 21 with nine taps per cycle, 22 with three, 26 with one.
 
     lanes: channels at a time, 1..14. columns: widest map, 3..512; rows: 1..1024, which is no parameter.
-    Per lane: eleven MULT18X18D (nine taps, two for 27 x 16 bits) and one DP16KD (two rows of pixels).
-    Raises ValueError naming the parameter, its limit and the nearest valid value.
+    taps_per_cycle: 9, 3, 1. Per lane: that many MULT18X18D and two more (for 27 x 16 bits), and one DP16KD (two rows of
+    pixels). Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
     TAP_STAGE = BlockRam.LATENCY + 1
-    SUM_STAGE = TAP_STAGE + RegisteredMultiplier.LATENCY + SUM_LEVELS
-    BIAS_STAGE = SUM_STAGE + RegisteredMultiplier.LATENCY
-    TOTAL_STAGE = BIAS_STAGE + 2
-    FINISHED_STAGE = TOTAL_STAGE + shift_latency(SHIFT_MAX) + Finish.LATENCY
-    LATENCY = FINISHED_STAGE + 1
-    SHORTEST_PASS = BIAS_STAGE + 1
 
-    def __init__(self, *, lanes: int = 4, columns: int = 256) -> None:
+    def __init__(self, *, lanes: int = 4, columns: int = 256, taps_per_cycle: int = 9) -> None:
         self.lanes = require("lanes", lanes, range(1, LANES_MAX + 1), f"in 1..{LANES_MAX}")
+        self._taps = require("taps_per_cycle", taps_per_cycle, TAPS_PER_CYCLE, f"one of {TAPS_PER_CYCLE}")
+        self._turns = TAPS // taps_per_cycle
+        self._product_stage = self.TAP_STAGE + RegisteredMultiplier.LATENCY + (taps_per_cycle - 1).bit_length()
+        # With several turns the last sum is added in a cycle of its own.
+        self.sum_stage = self._product_stage + (self._turns if self._turns > 1 else 0)
+        self.bias_stage = self.sum_stage + RegisteredMultiplier.LATENCY
+        self.total_stage = self.bias_stage + 2
+        self.finished_stage = self.total_stage + shift_latency(SHIFT_MAX) + Finish.LATENCY
+        self.latency = self.finished_stage + 1
+        self.shortest_pass = self.bias_stage + 1
         limit = f"in {MAP_COLUMNS_MIN}..{COLUMNS_MAX}"
         self.columns = require("columns", columns, range(MAP_COLUMNS_MIN, COLUMNS_MAX + 1), limit)
         pixel = data.ArrayLayout(signed(WIDE_BITS), lanes)
@@ -115,31 +122,35 @@ class DepthwiseConvolution(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """The raster says when to step; everything behind it moves on without stopping."""
         m = Module()
-        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.LATENCY + CreditFifo.TURNAROUND)
+        m.submodules.fifo = fifo = CreditFifo(self.o.payload.shape(), depth=self.latency + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         m.submodules.raster = raster = Raster(columns=self.columns)
         shift = Signal(range(SHIFT_MAX + 1), reset_less=True)
         begin = delay(m, raster.o_begin, self.TAP_STAGE, "begin", reset_less=False)
-        begin_sum = delay(m, begin, self.SUM_STAGE - self.TAP_STAGE, "begin_sum", reset_less=False)
-        begin_bias = delay(m, begin_sum, self.BIAS_STAGE - self.SUM_STAGE, "begin_bias", reset_less=False)
+        begin_sum = delay(m, begin, self.sum_stage - self.TAP_STAGE, "begin_sum", reset_less=False)
+        begin_bias = delay(m, begin_sum, self.bias_stage - self.sum_stage, "begin_bias", reset_less=False)
         channels, loaded = self._channels(m, raster.o_begin, begin_bias)
+        hold, room = self.i_map.valid, fifo.o_room
+        if self._turns > 1:
+            resting = self._resting(m, raster.o_step)
+            hold, room = hold | resting, room & ~resting
         m.d.comb += [
             raster.i_map.payload.eq(self.i_map.payload.map),
             raster.i_map.valid.eq(self.i_map.valid & fifo.o_empty),
             self.i_map.ready.eq(raster.i_map.ready & fifo.o_empty),
-            raster.hold.eq(self.i_map.valid),
+            raster.hold.eq(hold),
             raster.loaded.eq(loaded),
             raster.pixel_valid.eq(self.i.valid),
-            raster.room.eq(fifo.o_room),
+            raster.room.eq(room),
             self.i.ready.eq(raster.pixel_ready),
             fifo.spend.eq(raster.o_emit),
-            fifo.store.eq(delay(m, raster.o_emit, self.FINISHED_STAGE, "emitted", reset_less=False)),
+            fifo.store.eq(delay(m, raster.o_emit, self.finished_stage, "emitted", reset_less=False)),
         ]
         with m.If(self.i_map.valid & self.i_map.ready):
             m.d.sync += shift.eq(self.i_map.payload.shift)
         stored = delay(m, raster.o_step, BlockRam.LATENCY, "stored", reset_less=False)
         address = delay(m, raster.o_column, BlockRam.LATENCY, "address")
-        masked = delay(m, raster.o_masked, self.TAP_STAGE, "masked")
+        masked, turn = self._turn(m, raster.o_masked, stored)
         for lane in range(self.lanes):
             pixel = delay(m, self.i.payload[lane], BlockRam.LATENCY, f"pixel{lane}")
             m.submodules[f"rows{lane}"] = rows = BlockRam(width=2 * WIDE_BITS, depth=self.columns)
@@ -154,15 +165,16 @@ class DepthwiseConvolution(wiring.Component):
             weight = Signal(data.ArrayLayout(signed(WEIGHT_BITS), TAPS), name=f"weight{lane}", reset_less=True)
             with m.If(begin):
                 m.d.sync += weight.eq(channels[lane].weight)
-            m.submodules[f"tree{lane}"] = tree = AdderTree(inputs=TAPS, width=WIDE_BITS + WEIGHT_BITS)
-            for tap in range(TAPS):
-                m.submodules[f"tap{lane}_{tap}"] = product = RegisteredMultiplier()
+            m.submodules[f"tree{lane}"] = tree = AdderTree(inputs=self._taps, width=WIDE_BITS + WEIGHT_BITS)
+            for number in range(self._taps):
+                m.submodules[f"tap{lane}_{number}"] = product = RegisteredMultiplier()
+                taps = range(number, TAPS, self._taps)
                 m.d.comb += [
-                    product.a.eq(Mux(masked[tap], 0, window[tap])),
-                    product.b.eq(weight[tap]),
-                    tree.i[tap].eq(product.o),
+                    product.a.eq(_chosen([Mux(masked[tap], 0, window[tap]) for tap in taps], turn)),
+                    product.b.eq(_chosen([weight[tap] for tap in taps], turn)),
+                    tree.i[number].eq(product.o),
                 ]
-            total = self._scaled(m, lane, tree.o, channels[lane], (begin_sum, begin_bias))
+            total = self._scaled(m, lane, self._sum(m, lane, tree.o, stored), channels[lane], (begin_sum, begin_bias))
             m.submodules[f"shift{lane}"] = shifter = RightShift(width=TOTAL_BITS, max_shift=SHIFT_MAX, kept=WIDE_BITS)
             m.submodules[f"finish{lane}"] = finish = Finish()
             m.d.comb += [
@@ -175,6 +187,36 @@ class DepthwiseConvolution(wiring.Component):
                 fifo.word[lane].eq(finish.o),
             ]
         return m
+
+    def _resting(self, m: Module, step: Signal) -> Any:
+        """The taps of the latest step are not through."""
+        left = Signal(range(self._turns))
+        with m.If(step):
+            m.d.sync += left.eq(self._turns - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        return left != 0
+
+    def _turn(self, m: Module, masked: Signal, stored: Signal) -> tuple[Signal, Signal]:
+        """(taps outside the map, kept until the next step; which of the turns) from the tap stage on."""
+        if self._turns == 1:
+            return delay(m, masked, self.TAP_STAGE, "masked"), Signal()
+        kept, turn = Signal(TAPS, reset_less=True), Signal(range(self._turns), reset_less=True)
+        arriving = delay(m, masked, BlockRam.LATENCY, "masked")
+        with m.If(stored):
+            m.d.sync += [kept.eq(arriving), turn.eq(0)]
+        with m.Else():
+            m.d.sync += turn.eq(turn + 1)
+        return kept, turn
+
+    def _sum(self, m: Module, lane: int, part: Any, stored: Signal) -> Any:
+        """Sum of the taps at the sum stage, of the parts that come turn by turn."""
+        if self._turns == 1:
+            return part
+        first = delay(m, stored, self._product_stage - BlockRam.LATENCY, f"first{lane}")
+        total = Signal(signed(SUM_BITS), name=f"sum{lane}", reset_less=True)
+        m.d.sync += total.eq(part + Mux(first, 0, total))
+        return total
 
     def _channels(self, m: Module, begun: Signal, taken: Signal) -> tuple[list[Any], Signal]:
         """(channels of the next pass by lane, all of them are there), kept until the last stage has `taken` them."""
@@ -235,3 +277,8 @@ class DepthwiseConvolution(wiring.Component):
             result.eq(Cat(low_part[:LOW_BITS], low_part[LOW_BITS:].as_signed() + high_part)),
         ]
         return result
+
+
+def _chosen(values: list[Any], turn: Signal) -> Any:
+    """The signed value number `turn`, all of one width; the last one where there is none."""
+    return values[0] if len(values) == 1 else Array(values)[turn]

@@ -144,7 +144,7 @@ def test_convolutions_equal_the_contract_in_every_bit(
     if pressure == "flowing":
         # The first result is centred on pixel 0 and needs the pixel below and right of it.
         entered, left = results[0].transfer_cycles["i"], results[0].transfer_cycles["o"]
-        assert left[0] - entered[12 + 1] == DepthwiseConvolution.LATENCY
+        assert left[0] - entered[12 + 1] == depthwise_unit.unit.latency
         passes = np.diff(entered[:: 9 * 12])
         assert passes.tolist() == [9 * 12 + 12 + 2] * 2
 
@@ -261,7 +261,7 @@ def test_a_flipped_bit_of_a_convolution_shows_at_its_pixel_alone(
     ones = np.ones((2, 3, 3), np.int8), np.full(2, 1 << 10, np.uint16), np.zeros(2, np.int64)
     layer = Depthwise("mean", 0, 0, 1, *ones, shift=14)
     values = np.random.default_rng(12).integers(-9000, 9000, (6, 8, 2)).astype(np.int16)
-    delay = DepthwiseConvolution.TOTAL_STAGE
+    delay = depthwise_unit.unit.total_stage
     flip = Flip("shift0/moved4", 1 << 21, after="i", transfers=3 * 8 + 4 + 1, delay=delay)
     (result,) = run_jobs(depthwise_unit, [depthwise_job(unit, layer, values)], BackPressure(), flips=[flip])
     found = depthwise_map(unit, layer, values.shape, result)

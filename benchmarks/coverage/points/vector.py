@@ -57,7 +57,7 @@ def _depthwise(name: str, condition: Any) -> Point:
 
 
 def _shifted(at: View) -> Any:
-    return at.later(at.raster.o_emit, at.unit.FINISHED_STAGE - Finish.LATENCY)
+    return at.later(at.raster.o_emit, at.unit.finished_stage - Finish.LATENCY)
 
 
 def _raster(name: str, condition: Any) -> Point:

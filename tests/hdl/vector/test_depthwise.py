@@ -89,6 +89,16 @@ def test_results_are_the_contracts(
     assert np.array_equal(results, expected)
 
 
+@pytest.mark.parametrize("taps", [3, 1])
+@pytest.mark.parametrize(("stride", "seed"), [(1, None), (2, 1), (1, 2)])
+def test_fewer_taps_per_cycle_give_the_same(taps: int, stride: int, seed: int | None) -> None:
+    rng = np.random.default_rng(taps)
+    layer, values = random_layer(rng, 5, stride, 26), random_map(rng, 4, 6, 5)
+    dut = DepthwiseConvolution(lanes=2, columns=8, taps_per_cycle=taps)
+    results, _ = run(dut, layer, values, seed)
+    assert np.array_equal(results, DepthwiseConvolution.model(layer, values))
+
+
 def run_maps(dut: DepthwiseConvolution, layers: list[Depthwise], maps: list[NDArray[np.int16]]) -> None:
     """Maps of a pass each, one after another: what comes next is offered while results are under way.
 
@@ -121,28 +131,33 @@ def test_every_shift() -> None:
     run_maps(DepthwiseConvolution(lanes=lanes, columns=8), layers, maps)
 
 
-def test_maps_of_different_size_and_stride() -> None:
+@pytest.mark.parametrize("taps", [9, 1])
+def test_maps_of_different_size_and_stride(taps: int) -> None:
     rng = np.random.default_rng(9)
     layers = [random_layer(rng, 1, 1, 20), random_layer(rng, 1, 2, 30), random_layer(rng, 1, 1, 25)]
     maps = [random_map(rng, 4, 5, 1), random_map(rng, 5, 9, 1), random_map(rng, 1, 3, 1)]
-    run_maps(DepthwiseConvolution(lanes=1, columns=9), layers, maps)
+    run_maps(DepthwiseConvolution(lanes=1, columns=9, taps_per_cycle=taps), layers, maps)
 
 
-@pytest.mark.parametrize(("rows", "columns", "stride"), [(6, 5, 1), (5, 8, 2)])
-def test_cycles(rows: int, columns: int, stride: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "columns", "stride", "taps", "latency"),
+    [(6, 5, 1, 9, 21), (5, 8, 2, 9, 21), (4, 5, 2, 3, 22), (3, 4, 1, 1, 26)],
+)
+def test_cycles(rows: int, columns: int, stride: int, taps: int, latency: int) -> None:
     rng = np.random.default_rng(0)
-    passes, lanes = 3, 2
+    passes, lanes, interval = 3, 2, 9 // taps
     layer = random_layer(rng, passes * lanes, stride, 20)
-    dut = DepthwiseConvolution(lanes=lanes, columns=16)
+    dut = DepthwiseConvolution(lanes=lanes, columns=16, taps_per_cycle=taps)
+    assert dut.latency == latency
     _, played = run(dut, layer, random_map(rng, rows, columns, passes * lanes))
     pixel_count = rows * columns
     starts = played.entered[::pixel_count]
-    assert np.diff(starts).tolist() == [Raster.steps(rows, columns) + 1] * (passes - 1)
-    assert Raster.steps(rows, columns) + 1 == rows * columns + columns + 2
-    steps = [start + number for start in starts for number in range(pixel_count)]
+    assert Raster.steps(rows, columns) == rows * columns + columns + 1
+    assert np.diff(starts).tolist() == [Raster.steps(rows, columns) * interval + 1] * (passes - 1)
+    steps = [start + number * interval for start in starts for number in range(pixel_count)]
     assert played.entered == steps
     centres = [row * columns + column for row in range(0, rows, stride) for column in range(0, columns, stride)]
-    expected = [start + centre + columns + 1 + dut.LATENCY for start in starts for centre in centres]
+    expected = [start + (centre + columns + 1) * interval + latency for start in starts for centre in centres]
     assert played.left == expected
 
 
@@ -151,7 +166,7 @@ def test_a_small_map_waits_for_its_channels() -> None:
     layer = random_layer(rng, 9, 1, 20)
     dut = DepthwiseConvolution(lanes=3, columns=3)
     _, played = run(dut, layer, random_map(rng, 1, 3, 9))
-    assert np.diff(played.entered[::3]).tolist() == [dut.SHORTEST_PASS + dut.lanes] * 2
+    assert np.diff(played.entered[::3]).tolist() == [dut.shortest_pass + dut.lanes] * 2
 
 
 def test_a_receiver_that_waits_loses_nothing() -> None:
@@ -166,6 +181,7 @@ def test_a_receiver_that_waits_loses_nothing() -> None:
     [
         ({"lanes": "15"}, "lanes=15 must be in 1..14; nearest valid value: 14"),
         ({"columns": "2"}, "columns=2 must be in 3..512; nearest valid value: 3"),
+        ({"taps_per_cycle": "2"}, "taps_per_cycle=2 must be one of (9, 3, 1); nearest valid value: 1"),
         ({"columns": "600"}, "columns=600 must be in 3..512; nearest valid value: 512"),
     ],
 )
@@ -184,7 +200,8 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         dut.setting(layer, 1025, 8)
 
 
-def test_elaborates_for_ecp5() -> None:
-    text = Harness(build_unit("depthwise", {"lanes": "2"})[0]).rtlil()
-    assert text.count("cell \\MULT18X18D") == 22
+@pytest.mark.parametrize("taps", [9, 3, 1])
+def test_elaborates_for_ecp5(taps: int) -> None:
+    text = Harness(build_unit("depthwise", {"lanes": "2", "taps_per_cycle": str(taps)})[0]).rtlil()
+    assert text.count("cell \\MULT18X18D") == 2 * (taps + 2)
     assert text.count("cell \\DP16KD") == 2
