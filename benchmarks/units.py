@@ -67,6 +67,7 @@ CONFIGURATIONS: Final = (
     _of("reorder_buffer", preset="full", lanes=8, logit_words=1372),
     _of("code_gather", preset="full", lanes=8, code_words=784),
     _of("position"),
+    _of("token_order"),
     _of("code_packer"),
     _of("attention", target_mhz=120.0, slow=True),
     _of("machine", target_mhz=100.0, slow=True, preset="small"),

@@ -14,6 +14,7 @@ from hdl.array.geometry import PRESETS, ArrayGeometry
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
 from hdl.attention.attention import Attention
+from hdl.attention.code_buffer import CodeBuffer
 from hdl.attention.code_gather import CodeGather
 from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.position import PositionUnit
@@ -22,6 +23,7 @@ from hdl.layer_norm.layer_norm import LayerNormUnit
 from hdl.link.frame import FrameReceiver, FrameTransmitter
 from hdl.machine.code_packer import CodePacker
 from hdl.machine.machine import Machine
+from hdl.machine.token_order import TokenOrder
 from hdl.matmul import Matmul, MultiplyAccumulate
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
@@ -112,6 +114,8 @@ def _attention_geometry(
     keys: int = 4096,
     logit_words: int = 8192,
     code_words: int = 2048,
+    block_words: int = 2048,
+    code_beat_bits: int = 64,
     score_planes: int = 2,
     bias: int = 1,
 ) -> AttentionGeometry:
@@ -121,6 +125,8 @@ def _attention_geometry(
         keys=keys,
         logit_words=logit_words,
         code_words=code_words,
+        block_words=block_words,
+        code_beat_bits=code_beat_bits,
         score_planes=score_planes,
         bias=bias,
     )
@@ -169,7 +175,9 @@ UNITS: Final[dict[str, Unit]] = {
     ),
     "reorder_buffer": Unit("column tiles of logits to rows of a softmax", _with_attention_geometry(ReorderBuffer)),
     "code_gather": Unit("rows of codes of P to row tiles of the array", _with_attention_geometry(CodeGather)),
+    "code_buffer": Unit("blocks of codes that the array streams, in two halves", CodeBuffer),
     "position": Unit("position biases of rows of the softmax, from a table or from vectors of queries", PositionUnit),
+    "token_order": Unit("tokens in the order of their channels to the order of positions", TokenOrder),
     "code_packer": Unit("codes to nibble planes as memory holds them", CodePacker),
     "sdram_controller": Unit("SDR SDRAM of 16 bits behind the memory port", _sdram_controller),
     "machine": Unit("the whole machine: every unit, and what runs programs from memory", _machine),
