@@ -52,7 +52,7 @@ def write_program(path: Path, program: Program, model: ModelIdentity) -> dict[st
             "kind": layer.kind,
             "commands": list(layer.commands),
             "result": asdict(layer.result),
-            **asdict(traffic(program.commands, layer.commands)),
+            **asdict(traffic(program.commands, layer.commands, program.preset)),
         }
         for layer in program.layers
     ]

@@ -1,35 +1,67 @@
-"""What a program moves: commands fetched and beats read and written, rounds included."""
+"""What a program moves: commands fetched, beats read and written of external and near memory, rounds included."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
+from sim.machine.presets import MachinePreset
+
+
+@dataclass(frozen=True)
+class Beats:
+    """Of memory, by READs and WRITEs."""
+
+    beats_read: int = 0
+    beats_written: int = 0
+    beats_near_read: int = 0
+    beats_near_written: int = 0
+
+    def __add__(self, other: "Beats") -> "Beats":
+        return Beats(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Beats)))
+
+    def __mul__(self, times: int) -> "Beats":
+        return Beats(*(getattr(self, one.name) * times for one in fields(Beats)))
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """stored_commands: in the image. run_commands: with all rounds. beats_read, beats_written: by READs and WRITEs."""
+    """stored_commands: in the image. run_commands: with all rounds. beats_read, beats_written: by READs and WRITEs, of
+    external memory; beats_near_read, beats_near_written: of near memory."""
 
     stored_commands: int
     run_commands: int
     beats_read: int
     beats_written: int
+    beats_near_read: int
+    beats_near_written: int
 
 
-def traffic(commands: Sequence[Command], span: tuple[int, int]) -> Traffic:
+def is_near(command: Command, preset: MachinePreset) -> bool:
+    """A READ or WRITE of near memory: its first beat is, and rounds move none from one memory to the other."""
+    return command.address >= preset.memory_bytes
+
+
+def moved(command: Command, preset: MachinePreset) -> Beats:
+    """By one command, done once."""
+    beats, near = command.beats, is_near(command, preset)
+    if command.opcode == Opcode.READ:
+        return Beats(beats_near_read=beats) if near else Beats(beats_read=beats)
+    if command.opcode == Opcode.WRITE:
+        return Beats(beats_near_written=beats) if near else Beats(beats_written=beats)
+    return Beats()
+
+
+def traffic(commands: Sequence[Command], span: tuple[int, int], preset: MachinePreset) -> Traffic:
     """Of the commands at addresses span[0]..span[1] of a program."""
     first, stop = span[0] // COMMAND_BYTES, span[1] // COMMAND_BYTES
-    run, read, written = stop - first, 0, 0
+    run, beats = stop - first, Beats()
     for number in range(first, stop):
         command = commands[number]
-        if command.opcode == Opcode.READ:
-            read += command.beats
-        elif command.opcode == Opcode.WRITE:
-            written += command.beats
-        elif command.opcode == Opcode.REPEAT:
+        if command.opcode == Opcode.REPEAT:
             body = commands[command.address // COMMAND_BYTES : number]
             more = command.rounds - 1
             run += more * (len(body) + 1)
-            read += more * sum(one.beats for one in body if one.opcode == Opcode.READ)
-            written += more * sum(one.beats for one in body if one.opcode == Opcode.WRITE)
-    return Traffic(stop - first, run, read, written)
+            beats += sum((moved(one, preset) for one in body), Beats()) * more
+        else:
+            beats += moved(command, preset)
+    return Traffic(stop - first, run, *(getattr(beats, one.name) for one in fields(Beats)))

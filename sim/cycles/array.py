@@ -4,11 +4,12 @@ from collections import deque
 from dataclasses import dataclass
 
 from sim.cycles import delays
+from sim.cycles.code_blocks import CodeBlockTimes
 from sim.cycles.delays import Delays
+from sim.cycles.results import ResultsTime
 from sim.cycles.units import Taking, fields_of
-from sim.cycles.writer import Writer
 from sim.machine.commands import Command
-from sim.machine.ports import Port, payload_bytes
+from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase, PositionKind
 
@@ -33,6 +34,13 @@ class _Active:
     def over(self) -> bool:
         """All RUNs are."""
         return self.runs == self.fields["tiles"] * self.per_tile
+
+    @property
+    def word(self) -> int:
+        """That the first token of the next RUN takes."""
+        run = self.runs % self.fields["runs"]
+        group = self.runs % self.per_tile // (self.fields["planes"] * self.fields["runs"])
+        return self.fields["word"] + group * self.fields["runs"] + run
 
     @property
     def keeps(self) -> bool:
@@ -73,13 +81,16 @@ class _Position:
 class ArrayTime:
     """Operands arrive in the order of the program; a RUN is over when its last operand has come and its tokens passed.
 
-    steps: of the codebooks, by number. passes, run_cycles: RUNs so far, and their tokens: what the array would take if
-    nothing else did.
+    results: where they go. blocks: where codes come from. steps: of the codebooks, by number. passes, run_cycles: RUNs
+    so far, and their tokens: what the array would take if nothing else did.
     """
 
-    def __init__(self, preset: MachinePreset, writer: Writer, steps: dict[int, int]) -> None:
-        self._preset, self._delays, self._writer, self._steps = preset, Delays(preset), writer, steps
-        self._out_beats = payload_bytes(Port.RESULTS, preset) / preset.beat_bytes
+    def __init__(
+        self, preset: MachinePreset, *, results: ResultsTime, blocks: CodeBlockTimes, steps: dict[int, int]
+    ) -> None:
+        self._preset, self._delays, self._steps = preset, Delays(preset), steps
+        self._results, self._blocks = results, blocks
+        self._due = False  # a RUN has its operands, not its codes
         self._commands: deque[_Active] = deque()
         self._free = self._run_start = 0.0  # of the sequencer: idle; its last RUN began
         self._scales = self._load = 0.0  # taken; the LOAD's last step
@@ -95,10 +106,8 @@ class ArrayTime:
         """How the payloads of a READ or SEND are taken."""
         if command.port == Port.ARRAY_COMMAND:
             return Taking(self._run_start + 1)
-        if command.port == Port.CODES and self._commands:
-            active = self._commands[0]
-            outward = active.emits and active.fields["phase"] == Phase.DENSE
-            return Taking(self._loaded(), 1.0, payloads * self._out_beats if outward else 0.0)
+        if command.port == Port.CODE_BLOCK:
+            return Taking(self._blocks.free())
         if command.port == Port.POSITION_VALUES and self._position is not None:
             position = self._position
             cycles = float(position.query_cycles())
@@ -120,14 +129,14 @@ class ArrayTime:
             begin = max(self._free, active.taken + 1)
             self._scales = max(begin + 1, end)
             self._load = begin + (delays.KEEP - delays.LOAD_EXTRA if active.keeps else 1)
-            if active.keeps and active.fields["phase"] == Phase.MIX:
-                self._mix()
+            if active.keeps:
+                self._run()
             return self._scales + self._delays.scale_taken
         elif port == Port.BIAS:
             self._scales = max(self._scales, end)
             return self._scales + self._delays.scale_taken
-        elif port == Port.CODES:
-            self._run(end)
+        elif port == Port.CODE_BLOCK:
+            self._blocks.begin()
         elif port == Port.POSITION_COMMAND:
             fields = fields_of(command)
             prepare = max(self._preset.lanes + 3, fields["rows"], fields["first_query"] // fields["columns"])
@@ -140,6 +149,12 @@ class ArrayTime:
             self._soften()
         return end
 
+    def codes(self, beats: float, start: float, end: float) -> None:
+        """Beats of codes come from start to end."""
+        self._blocks.fill(beats, start, end)
+        if self._due:
+            self._run()
+
     def weights(self, at: float) -> float:
         """A payload of weights is offered at `at`. Returns when its register is free."""
         active = self._commands[0]
@@ -148,41 +163,51 @@ class ArrayTime:
         self._row_group += 1
         if self._row_group == self._delays.row_groups:
             self._row_group = 0
-            if active.fields["phase"] == Phase.MIX:
-                self._mix()
+            self._run()
         return step + self._delays.weights_taken
 
     def _loaded(self) -> float:
         """When the first token of a RUN may pass: behind the LOAD and the command itself."""
         return max(self._load + delays.LOAD_EXTRA, self._scales + 1) + 1
 
-    def _mix(self) -> None:
-        active = self._commands[0]
-        start = max(self._loaded(), self._sets[0] + delays.GATHER if self._sets else 0.0)
-        pace = max(self._out_beats, 1.0) if active.emits else 1.0
-        self._run(start + pace * active.fields["queries"] - 1)
-
-    def _run(self, end: float) -> None:
-        """The RUN due next has its last token at `end`."""
+    def _run(self) -> None:
+        """The RUN due next has its operands; it passes once its codes are there."""
         active = self._commands[0]
         fields, emits = active.fields, active.emits
-        queries = fields["queries"]
+        queries, start = fields["queries"], self._loaded()
+        if fields["phase"] == Phase.MIX:
+            start = max(start, self._sets[0] + delays.GATHER if self._sets else 0.0)
+            end = start + queries - 1
+        else:
+            first = self._blocks.word(active.word)
+            last = self._blocks.word(active.word + (queries - 1) * fields["pitch"])
+            self._due = first is None or last is None
+            if first is None or last is None:
+                return
+            start = max(start, first)
+            end = max(start + queries - 1, last)
+        if emits and fields["phase"] != Phase.SCORES:
+            end = self._results.passed(queries, start, end)
+        self._pass(end)
+
+    def _pass(self, end: float) -> None:
+        """The last token of the RUN due next passes at `end`."""
+        active = self._commands[0]
+        fields, queries = active.fields, active.fields["queries"]
         self._run_start = self._loaded() - 1
         self._free = max(end + 1, self._loaded() + delays.SHORTEST_RUN)
         self.passes += 1
         self.run_cycles += queries
         active.runs += 1
-        if active.over:
-            self._commands.popleft()
-        if not emits:
+        if not active.over:
             return
-        result = end + self._delays.result
-        if fields["phase"] != Phase.SCORES:
-            self._writer.given(Port.RESULTS, queries * self._out_beats, result + self._out_beats)
-            if fields["phase"] == Phase.MIX and active.over and self._sets:
-                self._sets.popleft()
-        elif active.over:
-            self._rows.append((fields, result - queries + 1 + delays.REORDER))
+        self._commands.popleft()
+        if fields["release"]:
+            self._blocks.give_back(end)
+        if fields["phase"] == Phase.MIX and self._sets:
+            self._sets.popleft()
+        elif fields["phase"] == Phase.SCORES:
+            self._rows.append((fields, end + self._delays.result - queries + 1 + delays.REORDER))
             self._soften()
 
     def _soften(self) -> None:

@@ -51,9 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         "total_seconds": seconds,
         "frames_per_second": 1 / seconds,
         "total_macs": sum(layer.macs for layer in layers),
-        "total_roof_cycles": sum(max(layer.mac_roof, layer.memory_roof) for layer in layers),
+        "total_roof_cycles": sum(layer.roof for layer in layers),
         "bytes_read": sum(layer.bytes_read for layer in layers),
         "bytes_written": sum(layer.bytes_written for layer in layers),
+        "bytes_near_read": sum(layer.bytes_near_read for layer in layers),
+        "bytes_near_written": sum(layer.bytes_near_written for layer in layers),
     }
     if arguments.json is not None:
         document = {
@@ -66,11 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         }
         write_json(arguments.json, document)
     for layer in layers:
-        roof = max(layer.mac_roof, layer.memory_roof)
-        share = roof / layer.cycles
-        print(f"{layer.cycles:>12,} cycles, {share:4.0%} of them {layer.bound}, {layer.names[-1]}")
+        share = layer.roof / layer.cycles
+        moved = (layer.bytes_read + layer.bytes_written) / 1e6
+        print(
+            f"{layer.cycles:>12,} cycles, {share:4.0%} of them {layer.bound}, {moved:7.2f} MB external, "
+            f"{layer.names[-1]}"
+        )
     print(
         f"{cycles:,} cycles, {seconds:.4f} s, {1 / seconds:.2f} frames per second at {preset.clock_mhz} MHz, "
-        f"memory {memory.name}"
+        f"memory {memory.name}; {(totals['bytes_read'] + totals['bytes_written']) / 1e6:,.0f} MB external"
     )
     return 0

@@ -25,6 +25,9 @@ FROM_MEMORY: Final = 1
 FETCH_QUEUE: Final = 3
 """From a command's last beat until it is held in hdl.machine.control."""
 
+NEAR_BANK: Final = 1024
+"""Beats that one bank of block RAM holds; more take a cycle to choose one."""
+
 START: Final = 1
 STOP: Final = 3
 """From start to the first request of a command; from STOP to `o_done`."""
@@ -32,8 +35,18 @@ STOP: Final = 3
 WRITTEN: Final = 3
 """From the last result of a unit to the last request of its WRITE and the end of a WAIT for it."""
 
+CODES: Final = 5
+"""From a beat that completes a word until the array may take the word (hdl.attention.code_buffer). Not measured in the
+machine."""
+
+ROUTE: Final = 1
+"""From an output to the input that its route leads to (hdl.machine.routes)."""
+
 RESULTS_BEHIND: Final = 15
 """Cycles that the last READ of a tile is ahead of its last results on the port; measured."""
+
+RESULTS_DEPTH: Final = 32
+"""Results that wait behind the array (OUTPUT_DEPTH of hdl.matmul)."""
 
 LOAD_EXTRA: Final = 2
 """Cycles of a LOAD behind its last step (load_cycles of hdl.matmul, less the transfer of the command)."""
@@ -93,6 +106,11 @@ class Delays:
     def result(self) -> int:
         """From a token's codes to its result in the output FIFO."""
         return (self.preset.rows.bit_length() - 1) + 8 + self.column_groups
+
+    @property
+    def near(self) -> int:
+        """From a request of near memory to its beat (hdl.memory.near)."""
+        return 4 + (self.preset.near_bytes // self.preset.beat_bytes > NEAR_BANK)
 
     @property
     def norm_turnaround(self) -> int:

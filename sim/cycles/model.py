@@ -17,7 +17,8 @@ class LayerCycles:
     """A layer by itself, from reset to STOP, as `python -m sim layers` measures it.
 
     macs: of the array's passes, all rows and columns, missing ones included. passes: RUNs. mac_roof: cycles of their
-    tokens. bytes_read, bytes_written: by READs and WRITEs. memory_roof: cycles of all beats, commands included.
+    tokens. bytes_read, bytes_written: of external memory, by READs and WRITEs. memory_roof: cycles of all its beats,
+    commands included. bytes_near_read, bytes_near_written, near_roof: of near memory, whose ports move both at once.
     """
 
     names: tuple[str, ...]
@@ -27,13 +28,23 @@ class LayerCycles:
     passes: int
     mac_roof: int
     memory_roof: int
+    near_roof: int
     bytes_read: int
     bytes_written: int
+    bytes_near_read: int
+    bytes_near_written: int
+
+    @property
+    def roof(self) -> int:
+        """The highest of the three."""
+        return max(self.mac_roof, self.memory_roof, self.near_roof)
 
     @property
     def bound(self) -> str:
-        """`array` or `memory`: the higher roof."""
-        return "array" if self.mac_roof >= self.memory_roof else "memory"
+        """`array`, `memory` or `near`: whose roof is the highest."""
+        if self.mac_roof == self.roof:
+            return "array"
+        return "memory" if self.memory_roof == self.roof else "near"
 
 
 def rolled_out(commands: list[Command], first: int, stop: int) -> Iterator[tuple[Command, bool]]:
@@ -67,21 +78,25 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     for command, again in rolled_out(program.commands, first, stop):
         timeline.do(command, again=again)
     timeline.do(Command(Opcode.STOP))
-    moved = traffic(program.commands, layer.commands)
+    moved = traffic(program.commands, layer.commands, preset)
     fetched = moved.run_commands * COMMAND_BYTES // preset.beat_bytes
     beats = moved.beats_read + moved.beats_written + fetched
     array, roof = timeline.array, round(beats * memory.beat)
+    near_roof = max(moved.beats_near_read, moved.beats_near_written)
     return LayerCycles(
         names=layer.names,
         kind=layer.kind,
         # The timeline gives fetch what READs leave, but does not slow them down for it.
-        cycles=max(round(timeline.end()), array.run_cycles, roof),
+        cycles=max(round(timeline.end()), array.run_cycles, roof, near_roof),
         macs=array.run_cycles * preset.rows * preset.columns,
         passes=array.passes,
         mac_roof=array.run_cycles,
         memory_roof=roof,
+        near_roof=near_roof,
         bytes_read=moved.beats_read * preset.beat_bytes,
         bytes_written=moved.beats_written * preset.beat_bytes,
+        bytes_near_read=moved.beats_near_read * preset.beat_bytes,
+        bytes_near_written=moved.beats_near_written * preset.beat_bytes,
     )
 
 

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.compiler.traffic import is_near
 from sim.cycles import delays
 from sim.cycles.array import ArrayTime
+from sim.cycles.code_blocks import CodeBlockTimes
+from sim.cycles.delays import Delays
 from sim.cycles.memory import MemoryRate
+from sim.cycles.moving import Moving
 from sim.cycles.port import Port as MemoryPort
+from sim.cycles.results import ResultsTime
 from sim.cycles.units import Taking, Units
 from sim.cycles.writer import Writer
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
@@ -23,7 +28,16 @@ from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK
 
 _WEIGHTS = (Port.WEIGHTS, Port.WEIGHTS_TURNED)
 _ARRAY = frozenset(
-    {Port.ARRAY_COMMAND, Port.SCALE, Port.BIAS, Port.CODES, Port.POSITION_COMMAND, Port.POSITION_VALUES, *_WEIGHTS}
+    {
+        Port.ARRAY_COMMAND,
+        Port.SCALE,
+        Port.BIAS,
+        Port.CODE_BLOCK,
+        Port.CODES,
+        Port.POSITION_COMMAND,
+        Port.POSITION_VALUES,
+        *_WEIGHTS,
+    }
 )
 NARROW, WIDE, WEIGHING = range(3)
 
@@ -49,10 +63,12 @@ class Timeline:
         self._port = MemoryPort(memory.beat)
         self._writer = Writer()
         self._steps: dict[int, int] = {}
-        self.array = ArrayTime(preset, self._writer, self._steps)
-        self._units = Units(preset, self._writer)
+        self._units = Units(preset, self._writer, self._codes)
+        results = ResultsTime(preset, memory.beat, writer=self._writer, memory=self._port, routes=self._units.routes)
+        self.array = ArrayTime(preset, results=results, blocks=CodeBlockTimes(preset), steps=self._steps)
         self._command_beats = COMMAND_BYTES // preset.beat_bytes
         self._answer = delays.TO_MEMORY + memory.latency + delays.FROM_MEMORY
+        self._near_answer = Delays(preset).near
         self._asked = float(delays.START)
         self._taken: deque[float] = deque([0.0] * delays.FETCH_DEPTH, maxlen=delays.FETCH_DEPTH)
         self._jump = 0.0
@@ -75,7 +91,8 @@ class Timeline:
             at = self._deliver(command, at)
         elif opcode == Opcode.WRITE:
             assert command.port is not None
-            self._writer.begin(command.port, command.beats, at + delays.LOOPS)
+            near = is_near(command, self._preset)
+            self._writer.begin(command.port, command.beats, at + delays.LOOPS, near=near)
         elif opcode in (Opcode.WAIT, Opcode.STOP):
             at = max(at, self._writer.idle())
             if opcode == Opcode.STOP:
@@ -112,10 +129,11 @@ class Timeline:
         taken = max(at, self._jobs[0], 0.0 if send else self._loops)
         owner = self.array if port in _ARRAY else self._units
         taking = owner.before(command, payloads)
+        moving = Moving(beats, is_near(command, self._preset), taking.writes, taking.near_writes)
         if send:
             first = last = taken
         else:
-            first, last = self._request(taken, beats, taking.writes, max(taking.gate, self._delivery + 1))
+            first, last = self._request(taken, moving, max(taking.gate, self._delivery + 1))
         begun = max(taken + 2, self._delivery)
         self._jobs.append(begun)
         start = max(first, begun + 1)
@@ -128,7 +146,7 @@ class Timeline:
         self._delivery = end
         if not send:
             self._delivered.append(_Delivered(self._requested - beats, self._requested - 1, start, end))
-            self._asked_until(beats, taking.writes)
+            self._asked_until(moving)
         if port == Port.CODEBOOK and not send:
             self._note_codebook(command)
         return taken
@@ -142,37 +160,43 @@ class Timeline:
                 return part.start + share * (part.end - part.start) + 1
         return 0.0
 
-    def _request(self, taken: float, beats: int, writes: float, gate: float) -> tuple[float, float]:
+    def _request(self, taken: float, moving: Moving, gate: float) -> tuple[float, float]:
         """When the first and the last beat of a READ are there, its port never late."""
+        beats = moving.beats
         self._first = max(taken + delays.LOOPS, self._credit(self._requested))
         burst = min(beats, delays.READ_DEPTH)
-        last = max(self._paced(beats, writes), self._credit(self._requested + burst - 1))
-        if beats > burst and writes:
+        last = self._moved(self._first, moving.cycles(self._memory, beats) * (beats - 1) / beats, moving)
+        last = max(last, self._credit(self._requested + burst - 1))
+        if beats > burst and moving.writes + moving.near_writes:
             # The first beats wait for the unit, or for the READ before; then the rest and all results share the port.
-            shared = (beats - burst + writes) * self._memory.mixed
-            last = max(last, gate + shared - delays.RESULTS_BEHIND)
+            shared = moving.cycles(self._memory, beats - burst)
+            last = max(last, self._moved(gate, shared, moving) - delays.RESULTS_BEHIND)
         self._last = last
         self._requested += beats
-        return self._first + self._answer, last + self._answer
+        answer = self._near_answer if moving.near else self._answer
+        return self._first + answer, last + answer
 
-    def _paced(self, beats: int, writes: float) -> float:
-        if not writes:
-            return self._first + (beats - 1) * self._memory.beat
-        return self._first + (beats - 1) * self._memory.mixed * (1 + writes / beats)
+    def _moved(self, start: float, cycles: float, moving: Moving) -> float:
+        """When so many cycles of a READ are over, with results of the array in between."""
+        return self._port.read(start, cycles) if moving.external else start + cycles
 
-    def _asked_until(self, beats: int, writes: float) -> None:
+    def _asked_until(self, moving: Moving) -> None:
         """The requests of a READ: as many as may be under way at once, the rest as its beats leave."""
+        beats = moving.beats
         number = self._requested - beats
         last = max(self._last, self._credit(self._requested - 1))
         burst = min(beats, delays.READ_DEPTH)
-        filled = self._first + burst * self._memory.beat
+        filled = self._first + burst * (1.0 if moving.near else self._memory.beat)
         resumed = self._credit(number + burst) if beats > burst else last + 1
         self._loops = last
         if resumed <= filled:
-            self._port.use(self._first, last + 1, beats + writes)
+            self._port.use(self._first, last + 1, moving.of_port(beats))
             return
-        self._port.use(self._first, filled, burst)
-        self._port.use(resumed, last + 1, beats - burst + writes)
+        self._port.use(self._first, filled, 0 if moving.near else burst)
+        self._port.use(resumed, last + 1, moving.of_port(beats - burst))
+
+    def _codes(self, beats: float, start: float, end: float) -> None:
+        self.array.codes(beats, start, end)
 
     def _narrow(self, command: Command, payloads: int, taking: Taking, start: float, last: float) -> float:
         per_beat = max(self._preset.beat_bytes // self._sizes[command.port or Port.COPY], 1)
@@ -197,7 +221,10 @@ class Timeline:
     def _hand_over(self, command: Command, payloads: int, end: float, first: float) -> float:
         """When the register is free."""
         if command.port not in _ARRAY:
-            self._units.after(command, payloads, end)
+            self._units.after(command, payloads, first, end)
+            return end
+        if command.port == Port.CODES:
+            self._codes(payloads, first, end)
             return end
         return self.array.after(command, first if command.port in (Port.SCALE, Port.BIAS) else end)
 

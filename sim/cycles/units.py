@@ -1,5 +1,6 @@
 """What takes the payloads of a port, how fast, and what it gives back: the units but the array."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +9,7 @@ from sim.cycles import delays
 from sim.cycles.delays import Delays
 from sim.cycles.writer import Writer
 from sim.machine.commands import DIMENSIONS, Command, Opcode
-from sim.machine.ports import Port
+from sim.machine.ports import ROUTES, Port
 from sim.machine.presets import CODE_BYTES, MachinePreset
 from sim.machine.records import sent_fields
 
@@ -36,12 +37,24 @@ _WAITING: Final = {
 
 @dataclass(frozen=True)
 class Taking:
-    """gate: no payload is taken before. interval: cycles a payload. writes: beats of memory that the payloads cause
-    while they are taken."""
+    """gate: no payload is taken before. interval: cycles a payload. writes: beats of external memory that the payloads
+    cause while they are taken, near_writes: of near memory."""
 
     gate: float = 0.0
     interval: float = 1.0
     writes: float = 0.0
+    near_writes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What a unit makes of values: cycles from first to last, the output, its beats, and cycles from the last value to
+    the last of these."""
+
+    cycles: float
+    port: Port
+    beats: float
+    drain: float
 
 
 def fields_of(command: Command) -> dict[str, int]:
@@ -59,42 +72,73 @@ def token_beats(command: Command) -> int:
 
 
 class Units:
-    """Encoder, LayerNorm, additions, activations, depthwise convolutions and copies.
+    """Encoder, LayerNorm, additions, activations, depthwise convolutions and copies, one behind the other by routes.
 
-    Every unit is a rate and a delay; `idle` is when the last result of a unit was on its way to memory.
+    Every unit is a rate and a delay; `idle` is when the last result of a unit was on its way. routes: outputs that are
+    led to a unit, and beats of a token there, or 0. codes: called as codes(beats, start, end) with those that go to the
+    array.
     """
 
-    def __init__(self, preset: MachinePreset, writer: Writer) -> None:
-        self._preset, self._delays, self._writer = preset, Delays(preset), writer
+    def __init__(self, preset: MachinePreset, writer: Writer, codes: Callable[[float, float, float], None]) -> None:
+        self._preset, self._delays, self._writer, self._codes_taken = preset, Delays(preset), writer, codes
         self._idle = dict.fromkeys(_WAITING.values(), 0.0)
         self._planes, self._norm_groups = 1, 1
         self._map = {"last_row": 0, "last_column": 0, "stride_two": 0}
+        self.routes: dict[Port, int] = {}
 
     def before(self, command: Command, payloads: int) -> Taking:
         """How the payloads of a READ or SEND are taken."""
         port = command.port
         if port in _VALUES:
-            return self._values(command, payloads)
+            flows = self._flows(command, payloads)
+            interval = max(flow.cycles for flow in flows) / payloads
+            last = flows[-1]
+            if last.port in self.routes:
+                return Taking(0.0, interval)
+            near = self._writer.near(last.port)
+            return Taking(0.0, interval, 0.0 if near else last.beats, last.beats if near else 0.0)
         self._set(command)
         # Settings that are in use wait until the last result has left.
         return Taking(self._idle[_WAITING[port]] if port in _WAITING else 0.0)
 
-    def _values(self, command: Command, payloads: int) -> Taking:
-        port, writes = command.port, float(command.beats)
-        interval = 1.0
+    def _flows(self, command: Command, payloads: int) -> list[Flow]:
+        """Of the unit that takes a READ, and of those behind it."""
+        flows = [self._flow(command, payloads)]
+        while flows[-1].port in self.routes and flows[-1].port != Port.ENCODED:
+            before = flows[-1]
+            if ROUTES[before.port] == Port.ENCODER_VALUES:
+                flow = self._encoded(before.beats, self.routes[before.port] or before.beats)
+            else:
+                flow = Flow(before.beats, Port.ACTIVATED, before.beats, delays.ACTIVATION)
+            flows.append(flow)
+        return flows
+
+    def _flow(self, command: Command, payloads: int) -> Flow:
+        port, beats = command.port, float(command.beats)
         if port == Port.ENCODER_VALUES:
-            beats = token_beats(command)
-            interval = max(beats, self._tiles(beats) * self._delays.packer_tile) / beats
-            writes = self._codes(command)
-        elif port == Port.NORM_VALUES:
-            interval = self._delays.norm_token(self._norm_groups) / self._norm_groups
-        elif port == Port.RESIDUAL_VALUES:
-            writes /= 2
-        elif port == Port.DEPTHWISE_VALUES:
-            rows, columns = self._map["last_row"] + 1, self._map["last_column"] + 1
-            interval += (columns + 2) / (rows * columns)
-            writes = self._pixels(payloads)
-        return Taking(0.0, interval, writes)
+            return self._encoded(beats, token_beats(command))
+        if port == Port.NORM_VALUES:
+            groups = self._norm_groups
+            drain = self._delays.norm_turnaround + groups + delays.NORM_PIPELINE
+            return Flow(payloads * self._delays.norm_token(groups) / groups, Port.NORMED, beats, drain)
+        if port == Port.RESIDUAL_VALUES:
+            return Flow(beats, Port.SUMS, beats / 2, delays.RESIDUAL)
+        if port == Port.ACTIVATION_VALUES:
+            return Flow(beats, Port.ACTIVATED, beats, delays.ACTIVATION)
+        if port == Port.COPY:
+            return Flow(beats, Port.COPIED, beats, 0)
+        rows, columns = self._map["last_row"] + 1, self._map["last_column"] + 1
+        kept = -(-rows // 2) * -(-columns // 2) if self._map["stride_two"] else rows * columns
+        share = rows * columns
+        cycles = payloads * (1 + (columns + 2) / share)
+        return Flow(cycles, Port.CONVOLVED, payloads * kept / share, columns + 2 + delays.DEPTHWISE)
+
+    def _encoded(self, beats: float, token: float) -> Flow:
+        tiles = -(-round(token) * self._preset.lanes // TILE_CHANNELS)
+        cycles = max(token, tiles * self._delays.packer_tile)
+        codes = tiles * self._planes * CODE_BYTES / self._preset.beat_bytes
+        tokens = beats / token
+        return Flow(tokens * cycles, Port.ENCODED, tokens * codes, cycles + delays.ENCODER)
 
     def _set(self, command: Command) -> None:
         """Settings that rates hang on; the compiler SENDs them."""
@@ -106,41 +150,23 @@ class Units:
             self._norm_groups = -(-fields_of(command)["channels"] // self._preset.norm_lanes)
         elif command.port == Port.DEPTHWISE_MAP:
             self._map = fields_of(command)
+        elif command.port == Port.ROUTE:
+            route = fields_of(command)
+            self.routes.pop(Port(route["source"]), None)
+            if route["on"]:
+                self.routes[Port(route["source"])] = route["beats"]
 
-    def after(self, command: Command, payloads: int, end: float) -> None:
-        """The last payload was taken at `end`."""
-        port = command.port
-        if port == Port.ENCODER_VALUES:
-            beats = token_beats(command)
-            drain = max(beats, self._tiles(beats) * self._delays.packer_tile) + delays.ENCODER
-            self._give(Port.ENCODED, self._codes(command), end + drain)
-        elif port == Port.NORM_VALUES:
-            groups = self._norm_groups
-            drain = self._delays.norm_turnaround + groups + delays.NORM_PIPELINE
-            self._give(Port.NORMED, command.beats, end + drain)
-        elif port == Port.RESIDUAL_VALUES:
-            self._give(Port.SUMS, command.beats / 2, end + delays.RESIDUAL)
-        elif port == Port.ACTIVATION_VALUES:
-            self._give(Port.ACTIVATED, command.beats, end + delays.ACTIVATION)
-        elif port == Port.COPY:
-            self._give(Port.COPIED, command.beats, end)
-        elif port == Port.DEPTHWISE_VALUES:
-            columns = self._map["last_column"] + 1
-            self._give(Port.CONVOLVED, self._pixels(payloads), end + columns + 2 + delays.DEPTHWISE)
-
-    def _give(self, port: Port, beats: float, end: float) -> None:
-        self._idle[port] = end
-        self._writer.given(port, beats, end)
-
-    def _tiles(self, beats: int) -> int:
-        return -(-beats * self._preset.lanes // TILE_CHANNELS)
-
-    def _codes(self, command: Command) -> float:
-        beats = token_beats(command)
-        tokens = command.beats / beats
-        return tokens * self._tiles(beats) * self._planes * CODE_BYTES / self._preset.beat_bytes
-
-    def _pixels(self, payloads: int) -> float:
-        rows, columns = self._map["last_row"] + 1, self._map["last_column"] + 1
-        kept = -(-rows // 2) * -(-columns // 2) if self._map["stride_two"] else rows * columns
-        return payloads * kept / (rows * columns)
+    def after(self, command: Command, payloads: int, first: float, end: float) -> None:
+        """The first payload was taken at `first`, the last at `end`."""
+        if command.port not in _VALUES:
+            return
+        drained = 0.0
+        for flow in self._flows(command, payloads):
+            drained += flow.drain
+            if flow.port in self._idle:
+                self._idle[flow.port] = end + drained
+            if flow.port not in self.routes:
+                self._writer.given(flow.port, flow.beats, end + drained)
+            elif flow.port == Port.ENCODED:
+                self._codes_taken(flow.beats, first + drained + delays.ROUTE, end + drained + delays.ROUTE)
+            drained += delays.ROUTE

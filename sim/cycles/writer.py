@@ -13,16 +13,20 @@ class Writer:
     """A WRITE ends when its source has given as many beats; the next one begins then."""
 
     def __init__(self) -> None:
-        self._open: deque[tuple[Port, float]] = deque()
+        self._open: deque[tuple[Port, float, bool]] = deque()
         self._given: dict[Port, float] = {}
         self._last: dict[Port, float] = {}
         self._end = 0.0
 
-    def begin(self, port: Port, beats: int, at: float) -> None:
-        """A WRITE is taken at `at`."""
-        self._open.append((port, beats))
+    def begin(self, port: Port, beats: int, at: float, *, near: bool = False) -> None:
+        """A WRITE is taken at `at`; of near memory or external memory."""
+        self._open.append((port, beats, near))
         self._end = max(self._end, at)
         self._finish()
+
+    def near(self, port: Port) -> bool:
+        """What a source gives next goes to near memory."""
+        return next((near for source, _, near in self._open if source == port), False)
 
     def given(self, port: Port, beats: float, end: float) -> None:
         """A source has given `beats` by `end`."""
@@ -32,7 +36,7 @@ class Writer:
 
     def _finish(self) -> None:
         while self._open:
-            port, beats = self._open[0]
+            port, beats, _ = self._open[0]
             if self._given.get(port, 0.0) < beats - ROUNDING:
                 return
             self._given[port] -= beats

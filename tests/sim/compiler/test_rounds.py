@@ -9,6 +9,7 @@ from sim.compiler.rounds import roll
 from sim.compiler.traffic import traffic
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import Port
+from sim.machine.presets import PRESETS
 
 
 def unrolled(commands: list[Command], start: int) -> list[Command]:
@@ -41,8 +42,13 @@ def test_rounds_of_rounds() -> None:
     rolled = roll(commands, 7)
     assert unrolled(rolled, 7) == commands
     assert len(rolled) < 20
-    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], (7 * COMMAND_BYTES, (7 + len(rolled)) * COMMAND_BYTES))
-    assert moved.beats_read == sum(one.beats for one in commands if one.opcode == Opcode.READ)
+    span = 7 * COMMAND_BYTES, (7 + len(rolled)) * COMMAND_BYTES
+    preset = replace(PRESETS["tiny"], memory_bytes=8192)
+    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], span, preset)
+    reads = [one for one in commands if one.opcode == Opcode.READ]
+    assert moved.beats_read == sum(one.beats for one in reads if one.address < 8192) > 0
+    assert moved.beats_near_read == sum(one.beats for one in reads if one.address >= 8192) > 0
+    assert moved.beats_written == moved.beats_near_written == 0
 
 
 def test_more_increments_than_base_registers_stay_as_they_are() -> None:
