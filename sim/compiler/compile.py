@@ -1,26 +1,21 @@
 """The image encoder of a model as a program of the machine."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.compiler.attention import AttentionLowering
 from sim.compiler.builder import Builder
-from sim.compiler.dense import Results, lower_dense, results_pitch
-from sim.compiler.encode import Values
+from sim.compiler.dense import results_pitch
+from sim.compiler.fuse import Fused, fuse
+from sim.compiler.lowering import Lowering
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.trace import PICTURE, Node, View, trace
-from sim.compiler.vector import lower_activation, lower_depthwise, lower_norm, lower_residual
 from sim.contract.activation_table import ActivationTable
-from sim.contract.attention import Attention
-from sim.contract.depthwise import Depthwise
 from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
-from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
 from sim.golden.architecture import Architecture
 from sim.golden.parameters import Parameters
@@ -122,18 +117,18 @@ class Compiler:
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
                 self._striped(chain)
             else:
-                for node in chain:
-                    self._whole(node)
+                for fused in fuse(chain, self.builder.preset):
+                    self._whole(fused)
 
-    def _whole(self, node: Node) -> None:
+    def _whole(self, fused: Fused) -> None:
         self.builder.begin_layer()
         begin = len(self.builder.commands)
-        region = self._result_region(node)
+        region = self._result_region(fused)
         try:
-            self._lower(node, Rows(0, rows_of(node.shape)), region, self._regions)
+            Lowering(self.builder, Rows(0, rows_of(fused.last.shape)), region, self._regions).lower(fused)
         except ValueError as error:
-            raise UserError(f"{node.name} does not fit a command of the machine ({error})") from error
-        self._finish([node], region, begin)
+            raise UserError(f"{fused.main.name} does not fit a command of the machine ({error})") from error
+        self._finish(fused.nodes, region, begin)
 
     def _finish(self, chain: list[Node], region: Region, begin: int) -> None:
         node = chain[-1]
@@ -151,63 +146,15 @@ class Compiler:
                 if old.address != region.address:
                     self.builder.memory.free(old.address)
 
-    def _result_region(self, node: Node) -> Region:
+    def _result_region(self, fused: Fused) -> Region:
         """Room for a result: that of an operand which nobody reads any more, for operations on single values."""
+        node = fused.main
         if isinstance(node.operation, ActivationTable | Residual):
             for view in node.inputs:
                 whole = view.source != PICTURE and view.beats is None
                 if whole and self._unread[view.source] == 1 and view.channels == node.channels:
                     return self._regions[view.source]
-        return self._region(node.tokens, node.channels, isinstance(node.operation, QuantizedLayer))
-
-    def _lower(self, node: Node, rows: Rows, out: Region, regions: dict[int, Region]) -> None:
-        """Rows of an operation's result, its inputs being in `regions`."""
-        builder, operation = self.builder, node.operation
-        per_row = node.tokens // rows_of(node.shape)
-        start, stop = rows.start * per_row, rows.stop * per_row
-        if isinstance(operation, Depthwise):
-            view = node.inputs[0]
-            if view.beats is not None:
-                raise UserError(f"{node.name} convolves a map that lies in pieces; the compiler takes whole maps")
-            height, columns, _ = view.shape
-            needed = input_rows(node, rows, height)
-            lower_depthwise(
-                builder,
-                operation,
-                regions[view.source],
-                out,
-                columns=columns,
-                rows=(needed.start, needed.stop),
-                wanted=(rows.start, rows.stop),
-            )
-            return
-        if isinstance(operation, Attention):
-            q, k, v = (regions[view.source].of_view(view, start, stop) for view in node.inputs)
-            part = replace(out, address=out.address + (start - out.first) * out.pitch)
-            AttentionLowering(builder, operation, rows.stop - rows.start, node.shape[1], part).lower(q, k, v)
-            return
-        values = [regions[view.source].of_view(view, start, stop) for view in node.inputs]
-        if isinstance(operation, QuantizedLayer):
-            address = out.address + (start - out.first) * out.pitch
-            lower_dense(builder, operation, Values(values[0]), Results(address, out.pitch))
-        elif isinstance(operation, LayerNorm):
-            lower_norm(builder, operation, values[0], out, start)
-        elif isinstance(operation, ActivationTable):
-            lower_activation(builder, operation, values[0], out, start)
-        else:
-            lower_residual(builder, operation, (values[0], self._second(operation, values, out)), out, start)
-
-    def _second(self, operation: Residual, values: list[NDArray[np.int64]], out: Region) -> NDArray[np.int64]:
-        """Addresses of the second operand: the other input, or positions stored as wide values."""
-        if operation.positions is None:
-            return values[1]
-        stored = operation.positions.values
-        content = stored.reshape(-1, stored.shape[-1]).astype("<i2")
-        padded = np.zeros((len(content), out.beats * self.builder.beat // 2), "<i2")
-        padded[:, : content.shape[1]] = content
-        address = self.builder.constant(padded.tobytes())
-        pitch = out.beats * self.builder.beat
-        return Region(address, pitch, out.beats, out.beat, out.zeros).of_tokens(0, len(content))
+        return self._region(node.tokens, node.channels, fused.dense)
 
     def _striped(self, chain: list[Node]) -> None:
         builder = self.builder
@@ -228,18 +175,18 @@ class Compiler:
             needed[before.number] = input_rows(node, needed[node.number], rows_of(before.shape))
         regions = dict(self._regions)
         held: Region | None = None
-        for node in chain:
+        for fused in fuse(chain, self.builder.preset):
+            node = fused.last
             rows = needed[node.number]
             per_row = node.tokens // rows_of(node.shape)
-            in_place = isinstance(node.operation, ActivationTable) and held is not None
             if node is chain[-1]:
                 region = result
-            elif in_place and held is not None:
+            elif isinstance(fused.main.operation, ActivationTable) and held is not None:
                 region = held
             else:
-                dense = isinstance(node.operation, QuantizedLayer)
-                region = self._region((rows.stop - rows.start) * per_row, node.channels, dense, rows.start * per_row)
-            self._lower(node, rows, region, regions)
+                count = (rows.stop - rows.start) * per_row
+                region = self._region(count, node.channels, fused.dense, rows.start * per_row)
+            Lowering(self.builder, rows, region, regions).lower(fused)
             regions[node.number] = region
             if held is not None and held is not region:
                 self.builder.memory.free(held.address)

@@ -28,8 +28,11 @@ def write_tokens(builder: Builder, port: Port, out: Region, start: int, count: i
         builder.write_loops(port, address, (out.beats, builder.beat), (count, out.pitch))
 
 
-def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out: Region, start: int) -> None:
-    """LayerNorm of the tokens whose beats are at addresses (tokens, beats)."""
+def begin_norm(builder: Builder, norm: LayerNorm, tokens: int) -> None:
+    """Give LayerNorm its parameters and the command for so many tokens.
+
+    Raises UserError when the unit cannot hold its channels.
+    """
     channels, preset = norm.gain.size, builder.preset
     if channels > preset.norm_channels or channels % preset.lanes:
         raise UserError(
@@ -38,10 +41,15 @@ def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out
         )
     order = np.arange(channels)
     builder.table(Port.NORM_PARAMETER, {"position": order, "channel": order, "gain": norm.gain, "bias": norm.bias})
+    builder.send(Port.NORM_COMMAND, tokens=tokens, channels=channels, shift=norm.shift, epsilon=norm.epsilon)
+
+
+def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out: Region, start: int) -> None:
+    """LayerNorm of the tokens whose beats are at addresses (tokens, beats)."""
     for begin in range(0, len(values), TOKENS_MAX):
         part = values[begin : begin + TOKENS_MAX]
+        begin_norm(builder, norm, len(part))
         write_tokens(builder, Port.NORMED, out, start + begin, len(part))
-        builder.send(Port.NORM_COMMAND, tokens=len(part), channels=channels, shift=norm.shift, epsilon=norm.epsilon)
         builder.read(Port.NORM_VALUES, part)
     builder.wait()
 
@@ -68,12 +76,17 @@ def lower_residual(
     builder.wait()
 
 
+def set_activation(builder: Builder, activation: ActivationTable) -> None:
+    """Give the unit of activations its table and setting."""
+    builder.table(Port.ACTIVATION_TABLE, {"address": np.arange(TABLE_ENTRIES), "sample": activation.table})
+    builder.send(Port.ACTIVATION_SETTING, segment_bits=activation.segment_bits)
+
+
 def lower_activation(
     builder: Builder, activation: ActivationTable, values: NDArray[np.int64], out: Region, start: int
 ) -> None:
     """A function of every value of the tokens whose beats are at addresses (tokens, beats)."""
-    builder.table(Port.ACTIVATION_TABLE, {"address": np.arange(TABLE_ENTRIES), "sample": activation.table})
-    builder.send(Port.ACTIVATION_SETTING, segment_bits=activation.segment_bits)
+    set_activation(builder, activation)
     write_tokens(builder, Port.ACTIVATED, out, start, len(values))
     builder.read(Port.ACTIVATION_VALUES, values)
     builder.wait()
@@ -88,10 +101,12 @@ def lower_depthwise(
     columns: int,
     rows: tuple[int, int],
     wanted: tuple[int, int],
+    port: Port = Port.CONVOLVED,
 ) -> None:
     """Rows wanted[0]..wanted[1] of the result from rows rows[0]..rows[1] of a map of `columns` columns.
 
-    What the unit gives beyond the rows that are wanted, at the edges of a part of a map, is written where nobody reads.
+    port: CONVOLVED, or the output at the end of its route. What the unit gives beyond the rows that are wanted, at the
+    edges of a part of a map, is written where nobody reads.
     """
     preset, beat = builder.preset, builder.beat
     count = rows[1] - rows[0]
@@ -127,11 +142,9 @@ def lower_depthwise(
         ):
             if first < last and kept:
                 place = out.address + (first * width - out.first) * out.pitch + group * beat
-                builder.write_loops(
-                    Port.CONVOLVED, place, (1, beat), (width, out.pitch), (last - first, width * out.pitch)
-                )
+                builder.write_loops(port, place, (1, beat), (width, out.pitch), (last - first, width * out.pitch))
             elif first < last:
-                builder.write_loops(Port.CONVOLVED, junk, (1, beat), (width * (last - first), 0))
+                builder.write_loops(port, junk, (1, beat), (width * (last - first), 0))
         builder.read_block(Port.DEPTHWISE_CHANNEL, address + group * of_group, preset.lanes)
         place = source.address + (rows[0] * columns - source.first) * source.pitch + group * beat
         builder.read_loops(
