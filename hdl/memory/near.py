@@ -16,7 +16,7 @@ BEATS_MAX = 1 << 24
 
 
 class NearMemory(wiring.Component):
-    """`beats` beats of `beat_bits`, undefined at first; `block_rams` block RAMs.
+    """`beats` beats of `beat_bits`, undefined at first.
 
     - `write`: address and beat, taken in every cycle.
     - `read`: addresses, taken while there is a place for what is read; `o`: what was read, in that order. A read sees
@@ -30,11 +30,9 @@ class NearMemory(wiring.Component):
     def __init__(self, *, beats: int, beat_bits: int) -> None:
         require("near_beats", beats, range(1, BEATS_MAX + 1), f"in 1..{BEATS_MAX}")
         require("beat_bits", beat_bits, BEAT_BITS, f"one of {BEAT_BITS}")
-        self._bits = beat_bits
-        self._storage = BlockMemory(width=beat_bits, depth=beats)
-        self.block_rams = self._storage.block_rams
+        self._shape = {"width": beat_bits, "depth": beats}
         # A register in front of the block RAMs, whose addresses go to all of them, and one behind: the FIFO.
-        self._read_latency = 1 + BlockMemory.latency(width=beat_bits, depth=beats)
+        self._read_latency = 1 + BlockMemory.latency(**self._shape)
         self.latency = self._read_latency + 1
         address = unsigned(max((beats - 1).bit_length(), 1))
         super().__init__(
@@ -59,8 +57,10 @@ class NearMemory(wiring.Component):
     def elaborate(self, platform: Any) -> Elaboratable:
         """Block RAM between registers, and a FIFO that promises places."""
         m = Module()
-        m.submodules.storage = storage = self._storage
-        m.submodules.fifo = fifo = CreditFifo(unsigned(self._bits), depth=self.latency + CreditFifo.TURNAROUND)
+        m.submodules.storage = storage = BlockMemory(**self._shape)
+        m.submodules.fifo = fifo = CreditFifo(
+            unsigned(self._shape["width"]), depth=self.latency + CreditFifo.TURNAROUND
+        )
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         reading = Signal()
         m.d.comb += [

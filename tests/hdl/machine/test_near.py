@@ -2,7 +2,6 @@
 
 """Near memory behind the addresses of external memory: READs and WRITEs of both, order, waits, limits, throughput."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,14 +79,24 @@ def test_writes_and_reads_beside_each_other(noise: dict[str, Any]) -> None:
         (Fault.RANGE, read(Port.COPY, SIZE + NEAR - 32, (3,))),
         (Fault.RANGE, write(Port.COPIED, SIZE + NEAR, (1,))),
         (Fault.PROTECTED, write(Port.COPIED, AT, (1,))),
-        (Fault.PROTECTED, replace(write(Port.COPIED, SIZE, (1, 2), (-BEAT,)))),
+        (Fault.PROTECTED, write(Port.COPIED, SIZE, (1, 2), (-BEAT,))),
     ],
 )
 def test_what_lies_behind_near_memory_or_below_writable(kind: Fault, command: Command) -> None:
-    """All of external memory is protected, near memory never is."""
-    outcome = run(image([*FILL, WAIT, command, *FILL, STOP], DATA, AT), size=SIZE, near=NEAR, writable=SIZE)
+    """All of external memory is protected, near memory never is, whatever `writable` says."""
+    outcome = run(image([*FILL, WAIT, command, *FILL, STOP], DATA, AT), size=SIZE, near=NEAR, writable=SIZE + NEAR)
     assert (outcome.fault, outcome.where) == (kind, 96)
     assert outcome.memory[2048:] == bytes(SIZE - 2048)
+
+
+def test_sizes_that_are_no_multiples_of_each_other() -> None:
+    """An address in near memory then is a difference, not some of the bits."""
+    size, near = 4096 + 3 * BEAT, 19 * BEAT
+    moves = write(Port.COPIED, size, (19,)), read(Port.COPY, AT, (19,)), WAIT
+    shown = write(Port.COPIED, 2048, (19,)), read(Port.COPY, size, (19,))
+    outcome = run(image([*moves, *shown, STOP], DATA, AT), size=size, near=near)
+    assert outcome.fault == Fault.NONE
+    assert outcome.memory[2048:] == DATA[:near].ljust(size - 2048, b"\0")
 
 
 def test_near_memory_holds_no_commands() -> None:

@@ -157,4 +157,5 @@ def test_routes_that_do_not_exist(kind: Fault, command: Command) -> None:
 def test_a_port_that_is_led_away_gives_and_takes_nothing(program: list[Command]) -> None:
     outcome = run_program(program)
     assert outcome.fault == Fault.WATCHDOG
+    assert len(outcome.payloads[SINK]) == sum(command.port == COPY for command in program)
     assert outcome.memory[2048:] == bytes(2048)
