@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl.array.geometry import PRESETS
+from hdl.attention.code_buffer import CodeBuffer
 from hdl.attention.code_gather import CodeGather
 from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.reorder_buffer import ReorderBuffer
@@ -40,7 +41,7 @@ from sim.picture import load_picture
 from sim.progress import progress_bar
 from sim.record import write_json
 
-FULL: Final = AttentionGeometry(array=PRESETS["full"], lanes=8, logit_words=2048, code_words=1024)
+FULL: Final = AttentionGeometry(array=PRESETS["full"], lanes=8, logit_words=2048, code_words=1024, block_words=1024)
 """The full array with buffers for the same sets as the simulated one's."""
 
 WINDOW: Final = 196
@@ -167,11 +168,14 @@ def by_formula(case: Case, geometry: AttentionGeometry) -> dict[str, Any]:
 
 
 def memories(geometry: AttentionGeometry) -> dict[str, int]:
-    """Block RAMs of the two buffers."""
+    """Block RAMs of the buffers."""
+    array = geometry.array
+    codes = CodeBuffer(rows=array.rows, code_beat_bits=geometry.code_beat_bits, block_words=geometry.block_words)
     count = {}
     for name, (banks, width, depth) in (
         ("reorder_buffer", ReorderBuffer(geometry).memory),
         ("code_gather", CodeGather(geometry).memory),
+        ("code_buffer", codes.memory),
     ):
         count[name] = banks * BlockMemory(width=width, depth=depth).block_rams
     return count

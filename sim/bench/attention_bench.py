@@ -23,7 +23,7 @@ TOP: Final = "attention"
 SIMULATED: Final = AttentionGeometry(array=PRESETS["small"], lanes=4, logit_words=8192, code_words=2048)
 """What tests and benchmarks compile, once for both: buffers for 16 queries of 4,096 keys, or a window of 196 tokens."""
 
-VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group"), ("attention.reads", "word"))
+VISIBLE: Final = (("attention.reorder", "next_row"), ("attention.gather", "group"), ("attention.reads", "first"))
 """Signals of it that a `Flip` may change."""
 
 

@@ -63,7 +63,7 @@ def test_cycles_are_those_of_the_formula(compiled: CompiledAttention, split: boo
 
 @pytest.mark.parametrize(
     ("signal", "after", "transfers"),
-    [("reorder/next_row", "i_position", 300), ("gather/group", "o", 49), ("reads/word", "o", 49)],
+    [("reorder/next_row", "i_position", 300), ("gather/group", "o", 49), ("reads/first", "i_codes", 200)],
 )
 def test_a_flipped_bit_shows(compiled: CompiledAttention, signal: str, after: str, transfers: int) -> None:
     work, expected = work_of(compiled, "windows of 49 tokens")

@@ -20,7 +20,9 @@ from hdl.array.geometry import PRESETS
 from hdl.array.loader import TableLoader
 from hdl.array.product_table import ProductTables
 from hdl.attention.attention import Attention
+from hdl.attention.code_buffer import CodeBuffer
 from hdl.attention.code_gather import CodeGather
+from hdl.attention.code_reads import CodeReads
 from hdl.attention.geometry import AttentionGeometry
 from hdl.attention.loops import Loops
 from hdl.attention.reorder_buffer import ReorderBuffer
@@ -76,6 +78,8 @@ BUILD: dict[type, Callable[[], Any]] = {
     CreditFifo: lambda: CreditFifo(8, depth=4),
     Loops: lambda: Loops([3, 2]),
     ReorderBuffer: lambda: ReorderBuffer(ATTENTION),
+    CodeBuffer: lambda: CodeBuffer(rows=8, code_beat_bits=8, block_words=4),
+    CodeReads: lambda: CodeReads(ATTENTION),
     CodeGather: lambda: CodeGather(ATTENTION),
     AttentionSequencer: lambda: AttentionSequencer(ATTENTION),
     Attention: lambda: Attention(ATTENTION),

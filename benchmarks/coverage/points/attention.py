@@ -4,7 +4,9 @@ from typing import Any, Final
 
 from benchmarks.coverage.point import Point, View
 from hdl.attention.attention import Attention
+from hdl.attention.code_buffer import CodeBuffer
 from hdl.attention.code_gather import HALVES, CodeGather
+from hdl.attention.code_reads import CodeReads
 from hdl.attention.loops import Loops
 from hdl.attention.reorder_buffer import ReorderBuffer
 from hdl.attention.sequencer import AttentionSequencer
@@ -22,6 +24,14 @@ def _reorder(name: str, condition: Any) -> Point:
 
 def _gather(name: str, condition: Any) -> Point:
     return Point("code gather", name, CodeGather, condition)
+
+
+def _buffer(name: str, condition: Any) -> Point:
+    return Point("code buffer", name, CodeBuffer, condition)
+
+
+def _reads(name: str, condition: Any) -> Point:
+    return Point("code reads", name, CodeReads, condition)
 
 
 def _sequencer(name: str, condition: Any) -> Point:
@@ -43,6 +53,15 @@ def _other_half(at: View, second_is_written: bool) -> Any:
     halves = (written.address >= second, read.address >= second)
     writes, reads = (halves[0], ~halves[1]) if second_is_written else (~halves[0], halves[1])
     return written.accepted & read.issue & writes & reads
+
+
+def _given_early(at: View) -> Any:
+    return at.gives & ~at.complete.bit_select(at.given_half, 1)
+
+
+def _read_behind_read(at: View) -> Any:
+    """A read begins in the cycle in which the last token of the one before it becomes due."""
+    return at("_reader").take & at("_reader").advance
 
 
 def _load(at: View) -> Any:
@@ -138,6 +157,44 @@ POINTS: Final = (
     ),
     _gather("reading waits for a place in the output", lambda at: at.reading & (at.full != 0) & ~at.fifo.o_room),
     _gather("nibbles wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),
+    _buffer("a block waits for a free half", lambda at: at.unit.i_block.valid & at.complete.all()),
+    _buffer("a block waits for the one before it", lambda at: at.unit.i_block.valid & at("_writer").filling),
+    _buffer("codes wait for their block", lambda at: at.unit.i_codes.valid & ~at("_writer").filling),
+    _buffer("a block of one word", lambda at: at.filled & (at.fill == 0)),
+    _buffer("a block of a whole half", lambda at: at.filled & (at.fill == at.unit._block_words - 1)),
+    _buffer("a word of a single beat", lambda at: at("_writer").accepted & bool(at.count == 1)),
+    _buffer("the second of four beats", lambda at: at.enables[1 % at.count] & bool(at.count == 4)),
+    _buffer(
+        "one half is written while the other is read",
+        lambda at: at("_writer").accepted & at.issue & (at.write_half != at.given_half),
+    ),
+    _buffer(
+        "a half is read while it is written",
+        lambda at: at("_writer").accepted & at.issue & (at.write_half == at.given_half),
+    ),
+    _buffer("a token waits for its word", lambda at: at("_reader").due & ~at("_reader").found),
+    _buffer("a token waits for its block", lambda at: at("_reader").due & ~at.complete.any() & ~at("_writer").filling),
+    _buffer("a block is given back before it is complete", lambda at: _given_early(at) & ~at.filled),
+    _buffer("a block is given back as it becomes complete", lambda at: _given_early(at) & at.filled),
+    _buffer("a block becomes complete that was given back", lambda at: at.filled & at.given),
+    _buffer("a half is given back as the other becomes complete", lambda at: at.gives & at.filled & at.complete.any()),
+    _buffer(
+        "a read behind one of the same block",
+        lambda at: _read_behind_read(at) & ~at("_reader").current.release,
+    ),
+    _buffer("a read behind one of the block before", lambda at: _read_behind_read(at) & at("_reader").current.release),
+    _buffer("a read of one token", lambda at: at("_reader").take & (at("_reader").waiting.queries == 1)),
+    _buffer("a word for every token", lambda at: at.issue & at.later(at.issue, 1) & (at("_reader").current.pitch == 0)),
+    _buffer("reading waits for a place in the output", lambda at: at("_reader").due & ~at.fifo.o_room),
+    _buffer("words wait for the reader", lambda at: at.unit.o.valid & ~at.unit.o.ready),
+    _reads("the next run", lambda at: at.loops.step & ~at.runs_end),
+    _reads("words are read again for the next plane", lambda at: at.loops.step & at.runs_end & ~at.planes_end),
+    _reads("the next group", lambda at: at.loops.step & at.planes_end & ~at.groups_end),
+    _reads("a block is read again for the next tile", lambda at: at.loops.step & at.groups_end & ~at.tiles_end),
+    _reads("a command of one read", lambda at: at.loops.step & at.tiles_end & at.loops.first.all()),
+    _reads("a block is given back", lambda at: at.loops.step & at.output.release),
+    _reads("a command leaves its block", lambda at: at.loops.step & at.tiles_end & ~at.release),
+    _reads("a read waits", lambda at: at.unit.o.valid & ~at.unit.o.ready),
     _sequencer("a LOAD of scales alone between two RUNs", lambda at: _load(at) & at.unit.o_keep),
     _sequencer("a LOAD of tables between two RUNs", lambda at: _load(at) & ~at.loops.first[0] & at.split),
     _sequencer("a LOAD of tables with a bias", lambda at: _load(at) & ~at.unit.o_keep & at.first),
@@ -169,7 +226,8 @@ POINTS: Final = (
     ),
     _unit("MIX waits for the MIX before it", lambda at: _offered(at, Phase.MIX) & ~at.gather.i_read.ready),
     _unit("MIX behind SCORES waits for its codes", lambda at: at.gather.o.ready & ~at.gather.o.valid),
-    _unit("SCORES waits for q", lambda at: at.unit.i_q.ready & ~at.unit.i_q.valid),
+    _unit("a RUN waits for streamed codes", lambda at: at.buffer.o.ready & ~at.buffer.o.valid),
+    _unit("streamed codes wait behind a MIX", lambda at: at.buffer.o.valid & at.loops.o_mix),
     _unit(
         "codes leave the softmax while a MIX reads others",
         lambda at: at.softmax.o.valid & at.softmax.o.ready & at.gather.o.valid & at.gather.o.ready,

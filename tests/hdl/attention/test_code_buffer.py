@@ -30,6 +30,8 @@ SETS: list[tuple[int, list[tuple[int, int, int]]]] = [
     (1, [(0, 0, 3)]),
     # Given back long before it is complete, by a read of a single word, with the next one read right behind.
     (16, [(2, 0, 1)]),
+    # Given back in the cycle in which its last beat comes.
+    (16, [(13, 0, 1)]),
     (16, [(0, 5, 4), (15, 0, 2), (3, 3, 5)]),
     (2, [(1, 0, 1), (0, 1, 2)]),
     (15, [(0, 1, 1)]),
