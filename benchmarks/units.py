@@ -66,6 +66,7 @@ CONFIGURATIONS: Final = (
     _of("softmax", lanes=8, code_bits=8),
     _of("reorder_buffer", preset="full", lanes=8, logit_words=1372),
     _of("code_gather", preset="full", lanes=8, code_words=784),
+    _of("code_buffer"),
     _of("position"),
     _of("token_order"),
     _of("code_packer"),

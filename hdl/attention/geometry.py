@@ -44,10 +44,10 @@ class AttentionGeometry:
 
     array: rows and columns of the array; `columns` and `rows` must be multiples of `lanes`. lanes: keys per cycle of
     the softmax. keys: most keys of a row. logit_words: words of `columns` logits in the reorder buffer; a command needs
-    queries * ceil(keys / columns). code_words: words of `rows` codes in either half of the code buffer; a command needs
-    queries * ceil(keys / rows). block_words: words of `rows` codes in either half of the buffer of streamed codes.
-    code_beat_bits: of the beats in which these come. score_planes: nibbles of a level of P, 1..3. bias: 1 with a stream
-    of position biases.
+    queries * ceil(keys / columns). code_words: words of `rows` codes of P in either half of the code gather; a command
+    needs queries * ceil(keys / rows). block_words: words of `rows` codes in either half of the buffer of streamed
+    codes. code_beat_bits: of the beats in which these come. score_planes: nibbles of a level of P, 1..3. bias: 1 with a
+    stream of position biases.
     Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 

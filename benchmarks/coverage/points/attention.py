@@ -222,7 +222,7 @@ POINTS: Final = (
     ),
     _unit("SCORES waits for the reorder buffer", lambda at: _offered(at, Phase.SCORES) & ~at.reorder.i_shape.ready),
     _unit(
-        "the set of a SCORES waits for the code buffer", lambda at: at.gather.i_shape.valid & ~at.gather.i_shape.ready
+        "the set of a SCORES waits for the code gather", lambda at: at.gather.i_shape.valid & ~at.gather.i_shape.ready
     ),
     _unit("MIX waits for the MIX before it", lambda at: _offered(at, Phase.MIX) & ~at.gather.i_read.ready),
     _unit("MIX behind SCORES waits for its codes", lambda at: at.gather.o.ready & ~at.gather.o.valid),
