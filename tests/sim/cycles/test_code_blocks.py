@@ -6,7 +6,10 @@ import pytest
 from sim.cycles import delays
 from sim.cycles.code_blocks import CodeBlockTimes
 from sim.cycles.memory import memory_rate
+from sim.cycles.port import Port as MemoryPort
+from sim.cycles.results import ResultsTime
 from sim.cycles.timeline import Timeline
+from sim.cycles.writer import Writer
 from sim.machine.commands import Command, Opcode
 from sim.machine.ports import RECORDS, Port, record_bytes
 from sim.machine.presets import PRESETS
@@ -110,6 +113,37 @@ def test_a_third_block_waits_for_a_half() -> None:
 
     # The block is read ten times before it is given back, or while the next one is.
     assert program(0) == pytest.approx(program(1) + 64, abs=12)
+
+
+def test_a_run_is_not_over_before_its_last_word() -> None:
+    def program(late: int) -> float:
+        one = Program()
+        one.command(60)
+        one.block(60, filled=False)
+        one.read(Port.CODES, 59)
+        if late:
+            one.read(Port.POSITION_VALUES, late)
+        one.read(Port.CODES, 1)
+        one.write(Port.RESULTS, 60)
+        one.command(60, last=1)
+        return one.end()
+
+    assert program(500) - program(0) == pytest.approx(500, abs=5)
+
+
+@pytest.mark.parametrize(("near", "pace"), [(False, 12.0), (True, 4.0)])
+def test_results_of_several_beats_slow_a_run_down(near: bool, pace: float) -> None:
+    writer, memory = Writer(), MemoryPort(3.0)
+    writer.begin(Port.RESULTS, 4 * 512, 0, near=near)
+    results = ResultsTime(FULL, 3.0, writer=writer, memory=memory, routes=())
+    assert results.passed(512, 1000, 1511) == pytest.approx(1000 + (512 - delays.RESULTS_DEPTH) * pace, abs=1)
+    # Whoever reads meanwhile, reads behind them.
+    latency = delays.Delays(FULL).result
+    assert memory.read(1000, 300) == pytest.approx(1300 if near else 1000 + 512 * pace + 300, abs=1)
+    assert memory.fetched(1000, 1) == pytest.approx(1003, abs=1)
+    assert memory.fetched(1000 + latency + 1, 1) > (1003 if near else 1000 + 512 * pace)
+    writer.begin(Port.RESULTS, 4, 0, near=near)
+    assert results.passed(1, 2000, 2000) == max(2000, 1000 + (513 - delays.RESULTS_DEPTH) * pace)
 
 
 def chain(tokens: int, *, routed: bool) -> float:
