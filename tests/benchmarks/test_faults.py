@@ -14,7 +14,7 @@ from sim.machine.presets import PRESETS
 
 BEFORE = np.arange(64, dtype=np.uint8)
 AFTER = np.where(BEFORE < 32, BEFORE, 7).astype(np.uint8)
-DONE = MachineRun(AFTER.tobytes(), 100, True, Fault.NONE, 0, 5, 2, 0, 0.1)
+DONE = MachineRun(AFTER.tobytes(), 100, True, Fault.NONE, 0, 5, 2, 0, frozenset(), 0.1)
 STOPPED = replace(DONE, done=False, fault=Fault.RANGE, where=96, memory=BEFORE.tobytes())
 
 
