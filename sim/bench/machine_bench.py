@@ -58,10 +58,11 @@ class MemoryModel:
 class MachineRun:
     """What a run left behind.
 
-    memory: all bytes of it. cycles: from start to STOP, to the error or to the limit. fault, where: kind of the error
-    and address of its command; Fault.NONE with `done`, or when the limit came first. reads, writes: beats moved;
-    late_writes: those asked for after the error; the one that waits at memory then may still be taken. violations:
-    rules of the SDRAM that were broken. seconds: of the simulation.
+    memory: all bytes of external memory; near memory is inside the machine. cycles: from start to STOP, to the error or
+    to the limit. fault, where: kind of the error and address of its command; Fault.NONE with `done`, or when the limit
+    came first. reads, writes: beats of external memory; late_writes: those asked for after the error; the one that
+    waits at memory then may still be taken. violations: rules of the SDRAM that were broken. seconds: how long the
+    simulation took.
     """
 
     memory: bytes
@@ -87,7 +88,7 @@ def run_program(
     patience: int = PATIENCE,
     limit_s: float | None = None,
 ) -> MachineRun:
-    """Run the program at the beginning of `image`, which fills memory from address 0, the rest 0.
+    """Run the program at the beginning of `image`, which fills external memory from address 0, the rest 0.
 
     memory: how the port behaves. sdram: an SDRAM and its controller instead, on the preset's clock
     (sim.bench.sdram_pins). writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what

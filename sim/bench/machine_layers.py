@@ -2,6 +2,7 @@
 
 Layer by layer, a run is the commands of some layers, moved to address 0 and ended by a STOP, on the memory that the
 executor has after the layer before. So layers need not wait for one another, and what differs is found where it begins.
+Near memory and routes belong to a layer: what one leaves there the next cannot see.
 """
 
 from collections.abc import Collection, Iterator
@@ -26,8 +27,8 @@ CYCLES_MAX: Final = 1 << 40
 
 @dataclass(frozen=True)
 class LayerRun:
-    """layer; its cycles from start to STOP, beats read and written; bytes of memory that differ from the executor's,
-    and the first of them as text, or None."""
+    """layer; its cycles from start to STOP, beats of external memory read and written; bytes of it that differ from the
+    executor's, and the first of them as text, or None."""
 
     layer: Layer
     cycles: int
