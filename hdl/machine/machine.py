@@ -132,7 +132,7 @@ class Machine(wiring.Component):
             "position": PositionUnit(lanes=preset.lanes, keys=preset.keys),
             "codes": CodePath(lanes=preset.lanes, tables=preset.tables),
             "norm": LayerNormUnit(
-                lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=1
+                lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=0
             ),
             "residual": ResidualAdd(lanes=preset.lanes),
             "activation": Activation(lanes=preset.lanes),

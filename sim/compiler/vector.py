@@ -39,8 +39,7 @@ def begin_norm(builder: Builder, norm: LayerNorm, tokens: int) -> None:
             f"{norm.name} has {channels} channels; preset {preset.name} takes multiples of {preset.lanes} up to "
             f"{preset.norm_channels}"
         )
-    order = np.arange(channels)
-    builder.table(Port.NORM_PARAMETER, {"position": order, "channel": order, "gain": norm.gain, "bias": norm.bias})
+    builder.table(Port.NORM_PARAMETER, {"position": np.arange(channels), "gain": norm.gain, "bias": norm.bias})
     builder.send(Port.NORM_COMMAND, tokens=tokens, channels=channels, shift=norm.shift, epsilon=norm.epsilon)
 
 

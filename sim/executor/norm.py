@@ -19,7 +19,6 @@ class NormUnit:
 
     def __init__(self, preset: MachinePreset) -> None:
         self._lanes = preset.norm_lanes
-        self._channel = np.zeros(preset.norm_channels, np.int64)
         self._gain = np.zeros(preset.norm_channels, np.int16)
         self._bias = np.zeros(preset.norm_channels, np.int32)
         self._layer: LayerNorm | None = None
@@ -36,7 +35,6 @@ class NormUnit:
         if batch.port == Port.NORM_PARAMETER:
             position, size = fields["position"], self._gain.size
             check(position.max() < size, f"LayerNorm has no position {position.max()}")
-            self._channel[position] = fields["channel"]
             self._gain[position] = fields["gain"]
             self._bias[position] = fields["bias"]
             return []
@@ -44,7 +42,6 @@ class NormUnit:
             raise StallError("a NORM_COMMAND comes right behind another one, before its tokens")
         tokens, channels, shift, epsilon = (int(fields[name][0]) for name in ("tokens", "channels", "shift", "epsilon"))
         check(1 <= channels <= self._gain.size, f"LayerNorm of {channels} channels, 1..{self._gain.size} are possible")
-        check(self._channel[:channels].max() < channels, f"a position of {channels} channels reads a channel beyond")
         self._layer = LayerNorm("NORM_COMMAND", 0, 0, epsilon, self._gain[:channels], self._bias[:channels], shift)
         self._tokens = tokens
         return []
@@ -66,6 +63,5 @@ class NormUnit:
         self._tokens -= whole
         tokens = values[: whole * groups].reshape(whole, -1)[:, :channels]
         results = np.zeros((whole, groups * self._lanes), np.int16)
-        normalised = self._layer.normalise(tokens)[:, self._channel[:channels]]
-        results[:, :channels] = self._layer.affine(normalised)
+        results[:, :channels] = self._layer.affine(self._layer.normalise(tokens))
         return [(Port.NORMED, wide_bytes(results))]

@@ -103,7 +103,6 @@ RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     Port.NORM_COMMAND: _unsigned(tokens=16, channels=16, shift=16, epsilon=64),
     Port.NORM_PARAMETER: (
         Field("position", 16),
-        Field("channel", 16),
         Field("gain", 16, signed=True),
         Field("bias", 32, signed=True),
     ),

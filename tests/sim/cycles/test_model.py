@@ -104,7 +104,7 @@ def test_rounds_move_the_addresses() -> None:
 def test_delays_are_those_of_the_hardware(name: str) -> None:
     preset = PRESETS[name]
     mine, array = Delays(preset), attention_geometry(preset).array
-    norm = LayerNormUnit(lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=1)
+    norm = LayerNormUnit(lanes=preset.norm_lanes, depth=preset.norm_channels, buffers=NORM_BUFFERS, permuted=0)
     assert (mine.norm_turnaround, delays.NORM_RELEASE) == (norm.turnaround, norm.release)
     assert abs(delays.NORM_PIPELINE - norm.pipeline) <= 1
     assert delays.NORM_BUFFERS == NORM_BUFFERS

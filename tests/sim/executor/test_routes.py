@@ -45,7 +45,7 @@ def test_from_a_norm_to_an_activation_without_memory(preset: str, kind: str, cha
     )
     blocks = [rng.integers(-4000, 4000, (count, channels)).astype(np.int16) for count in (40, 29)]
     table = activation(a)
-    a.records(Port.NORM_PARAMETER, [(p, p, int(norm.gain[p]), int(norm.bias[p])) for p in range(channels)])
+    a.records(Port.NORM_PARAMETER, [(p, int(norm.gain[p]), int(norm.bias[p])) for p in range(channels)])
     a.encoder(operation.encoder)
     a.codebooks(*books(operation))
     a.route(Port.NORMED, beats=channels * 2 // a.beat)
@@ -139,7 +139,7 @@ def write_of_an_output_that_goes_elsewhere(a: Assembler) -> None:
 
 def nothing_takes_what_the_last_unit_gives(a: Assembler) -> None:
     a.encoder(layer(LEVELS["uniform"], 64, 8, 1).encoder)
-    a.records(Port.NORM_PARAMETER, [(p, p, 1, 1) for p in range(64)])
+    a.records(Port.NORM_PARAMETER, [(p, 1, 1) for p in range(64)])
     a.send(Port.NORM_COMMAND, 1, 64, 1, 1)
     a.route(Port.NORMED, beats=8)
     a.read(Port.NORM_VALUES, np.zeros(128, np.uint8))

@@ -15,8 +15,7 @@ def wide(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [8, 64, 200])
-@pytest.mark.parametrize("permuted", [False, True])
-def test_layer_norm_of_two_commands(channels: int, permuted: bool) -> None:
+def test_layer_norm_of_two_commands(channels: int) -> None:
     rng = np.random.default_rng(channels)
     layer = LayerNorm(
         name="norm",
@@ -27,20 +26,17 @@ def test_layer_norm_of_two_commands(channels: int, permuted: bool) -> None:
         bias=rng.integers(-(1 << 27), 1 << 27, channels).astype(np.int32),
         shift=15,
     )
-    order = rng.permutation(channels) if permuted else np.arange(channels)
     values = wide(rng, 9, channels)
     values[3] = 5
     a = Assembler()
-    a.records(
-        Port.NORM_PARAMETER, [(p, int(c), int(layer.gain[c]), int(layer.bias[c])) for p, c in enumerate(order.tolist())]
-    )
+    a.records(Port.NORM_PARAMETER, [(p, int(layer.gain[p]), int(layer.bias[p])) for p in range(channels)])
     place = a.write(Port.NORMED, values.nbytes)
     for part in (slice(0, 4), slice(4, 9)):
         a.send(Port.NORM_COMMAND, part.stop - part.start, channels, layer.shift, layer.epsilon)
         a.read(Port.NORM_VALUES, values[part])
     a.wait()
     a.run()
-    assert np.array_equal(a.get(place, values.shape), layer.run(Wide(values, -8)).values[:, order])
+    assert np.array_equal(a.get(place, values.shape), layer.run(Wide(values, -8)).values)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (-16, -3), (5, -11), (16, 2)])
