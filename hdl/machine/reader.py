@@ -67,12 +67,12 @@ class Reader(wiring.Component):
 
     def elaborate(self, platform: Any) -> Elaboratable:
         """A command goes to the loops and to the queue of deliveries in the same cycle; a queue of what is under way
-        tells which memory the next beat comes from."""
+        tells which memory the next beat comes from, from a register, before that beat can be there."""
         m = Module()
         move = self.i.payload
         m.submodules.loops = loops = AddressLoops(self._beats)
         m.submodules.jobs = jobs = fifo.SyncFIFOBuffered(width=DELIVERY_LAYOUT.size, depth=self._jobs)
-        m.submodules.ends = ends = fifo.SyncFIFO(width=3, depth=self._depth)
+        m.submodules.ends = ends = fifo.SyncFIFOBuffered(width=3, depth=self._depth)
         m.submodules.words = words = fifo.SyncFIFO(width=self._beats.bits + 1, depth=self._depth)
         delivery = Signal(DELIVERY_LAYOUT)
         taken = Signal()
