@@ -60,6 +60,9 @@ KEEP: Final = 3
 ENCODER: Final = 30
 """From the last transfer of a token, read out again, to its last beat on the way to memory."""
 
+ENCODER_HOLDS: Final = 24
+"""Beats between the reader and the packer; measured."""
+
 ACTIVATION: Final = 13
 RESIDUAL: Final = 9
 DEPTHWISE: Final = 21

@@ -203,7 +203,7 @@ class Timeline:
         entered = max(start, self._registers[NARROW] + 1)
         first = max(entered + 1, taking.gate)
         final = payloads - (-(-payloads // per_beat) - 1) * per_beat  # payloads of the last beat that counts
-        end = max(first + payloads * taking.interval - 1, last + 1 + (final - 1) * taking.interval)
+        end = max(first + payloads * taking.interval - 1, last + 1 + (final - 1) * taking.interval, taking.last)
         delivered = max(end - final * taking.interval, entered, last)
         self._registers[NARROW] = self._hand_over(command, payloads, end, first)
         return delivered

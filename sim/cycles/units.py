@@ -37,13 +37,14 @@ _WAITING: Final = {
 
 @dataclass(frozen=True)
 class Taking:
-    """gate: no payload is taken before. interval: cycles a payload. writes: beats of external memory that the payloads
-    cause while they are taken, near_writes: of near memory."""
+    """gate: no payload is taken before. interval: cycles a payload. last: the last one is not taken before. writes:
+    beats of external memory that the payloads cause while they are taken, near_writes: of near memory."""
 
     gate: float = 0.0
     interval: float = 1.0
     writes: float = 0.0
     near_writes: float = 0.0
+    last: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Units:
     def __init__(self, preset: MachinePreset, writer: Writer, codes: Callable[[float, float, float], None]) -> None:
         self._preset, self._delays, self._writer, self._codes_taken = preset, Delays(preset), writer, codes
         self._idle = dict.fromkeys(_WAITING.values(), 0.0)
+        self._encoder = 0.0  # its last token is in the packer
         self._planes, self._norm_groups = 1, 1
         self._map = {"last_row": 0, "last_column": 0, "stride_two": 0}
         self.routes: dict[Port, int] = {}
@@ -91,12 +93,15 @@ class Units:
         port = command.port
         if port in _VALUES:
             flows = self._flows(command, payloads)
-            interval = max(flow.cycles for flow in flows) / payloads
+            cycles, end = max(flow.cycles for flow in flows), 0.0
+            if port == Port.ENCODER_VALUES:
+                # Short tokens wait in front of the packer, and the reader goes on.
+                ahead = cycles - min(1.0, delays.ENCODER_HOLDS / command.beats) * cycles
+                cycles, end = max(ahead, command.beats), self._encoder + ahead
             last = flows[-1]
-            if last.port in self.routes:
-                return Taking(0.0, interval)
             near = self._writer.near(last.port)
-            return Taking(0.0, interval, 0.0 if near else last.beats, last.beats if near else 0.0)
+            writes = 0.0 if last.port in self.routes else last.beats
+            return Taking(0.0, cycles / payloads, 0.0 if near else writes, writes if near else 0.0, end)
         self._set(command)
         # Settings that are in use wait until the last result has left.
         return Taking(self._idle[_WAITING[port]] if port in _WAITING else 0.0)
@@ -160,6 +165,9 @@ class Units:
         """The first payload was taken at `first`, the last at `end`."""
         if command.port not in _VALUES:
             return
+        if command.port == Port.ENCODER_VALUES:
+            cycles = self._flow(command, payloads).cycles
+            end = self._encoder = max(end, max(self._encoder, first) + cycles)
         drained = 0.0
         for flow in self._flows(command, payloads):
             drained += flow.drain

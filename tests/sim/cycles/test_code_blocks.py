@@ -174,6 +174,27 @@ def test_a_route_takes_the_time_of_the_slowest_unit() -> None:
     assert chain(40, routed=False) > chain(40, routed=True) + 40 * 8
 
 
+def test_short_tokens_wait_in_front_of_the_packer() -> None:
+    def program(tokens: int) -> tuple[float, float]:
+        one = Program()
+        one.send(Port.ENCODER_PLANES, planes=1)
+        one.send(Port.ROUTE, source=Port.ENCODED, on=1, beats=0)
+        one.block(2 * tokens, filled=False)
+        one.timeline.do(Command(Opcode.READ, Port.ENCODER_VALUES, counts=(1, tokens, 1, 1), token_dims=1))
+        one.write(Port.COPIED, 1)
+        one.read(Port.COPY, 1)
+        reader = one.end()
+        one.write(Port.RESULTS, 1)
+        one.command(1, last=1, word=2 * tokens - 1)
+        return reader, one.end()
+
+    few, held, many = (program(tokens) for tokens in (1, delays.ENCODER_HOLDS, delays.ENCODER_HOLDS + 50))
+    tile = delays.Delays(TINY).packer_tile
+    assert held[0] - few[0] == pytest.approx(delays.ENCODER_HOLDS - 1, abs=3)
+    assert many[0] - held[0] == pytest.approx(50 * tile, abs=delays.ENCODER_HOLDS)
+    assert many[1] - held[1] == pytest.approx(50 * tile, abs=1)
+
+
 def test_activation_of_results_takes_no_memory_of_its_own() -> None:
     def program(*, routed: bool, target: int = 0) -> tuple[float, int]:
         one = Program()

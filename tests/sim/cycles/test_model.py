@@ -1,6 +1,6 @@
 # amaranth: UnusedElaboratable=no
 
-"""The model against delays of the hardware, and against its own roofs."""
+"""The model against cycles that the simulated hardware took, and against its own roofs."""
 
 import ast
 from dataclasses import replace
@@ -24,16 +24,33 @@ from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
 from tests.sim.compiler import networks
+from tests.sim.cycles.measured import TOY_SAM_VIT, TOY_TINY_VIT
 
+MEASURED = {"toy_tiny_vit": TOY_TINY_VIT, "toy_sam_vit": TOY_SAM_VIT}
 TINY = PRESETS["tiny"]
 ON_CHIP = memory_rate("onchip", TINY)
+SHORT_LAYER = 3000
+"""Cycles below which a few dozen, of the beginning and the end, weigh more than 3 %."""
 
 
-@pytest.fixture(scope="module", params=["toy_tiny_vit", "toy_sam_vit"])
+@pytest.fixture(scope="module", params=MEASURED)
 def compiled(request: pytest.FixtureRequest) -> tuple[str, Program]:
-    """Programs of invented encoders."""
+    """The programs whose cycles were measured."""
     toy = getattr(networks, request.param)()
     return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
+
+
+def test_within_a_few_percent_of_the_hardware(compiled: tuple[str, Program]) -> None:
+    name, program = compiled
+    layers = program_cycles(program, ON_CHIP)
+    measured = MEASURED[name]
+    assert [layer.names[-1] for layer in layers] == list(measured)
+    for layer in layers:
+        found = measured[layer.names[-1]]
+        allowed = max(0.04 * found, 0.03 * SHORT_LAYER)
+        assert abs(layer.cycles - found) <= allowed, f"{layer.names[-1]}: {layer.cycles}, measured {found}"
+    total = sum(layer.cycles for layer in layers)
+    assert total == pytest.approx(sum(measured.values()), rel=0.01)
 
 
 def test_roofs(compiled: tuple[str, Program]) -> None:
