@@ -8,8 +8,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
+from hdl.ecp5.shared_ram import SharedRam
 from hdl.finish import Finish
 from hdl.parameters import require
 from hdl.pipeline import delay
@@ -35,19 +35,18 @@ RISE_BITS: Final = WIDE_BITS + 2
 class Activation(wiring.Component):
     """o = f(i) by 1,025 samples and a line between two of them, bit for bit sim.contract.activation_table.
 
-    `i_table` takes samples in ascending order of `address` (0..1024), always ready; the rise of a segment is
-    stored when its upper sample comes, right after its lower one. `i_setting` sets the segment bits b, 0..6, for
-    every value after it: it waits until all results before it have been taken, and values wait for it. So a setting
-    after the table orders both; a table must not change under values on their way.
+    `i_table` takes samples in ascending order of `address` (0..1024); the rise of a segment is stored when its upper
+    sample comes, right after its lower one. `i_setting` sets the segment bits b, 0..6, for every value after it. Both
+    wait until all results before them have been taken, and values wait for the setting: after the table it orders both.
 
     Throughput: one transfer per cycle. Latency from `i` to `o`: `LATENCY` = 13 cycles.
 
-    lanes: values per transfer, 1..16. Per lane: two DP16KD (samples and rises) and one MULT18X18D.
+    lanes: values per transfer, 1..16. Per lane one MULT18X18D; per two lanes two DP16KD, of samples and of rises.
     Raises ValueError when it is out of range.
     """
 
     INDEX_STAGE = 2
-    RISE_STAGE = INDEX_STAGE + BlockRam.LATENCY + RegisteredMultiplier.LATENCY
+    RISE_STAGE = INDEX_STAGE + SharedRam.LATENCY + RegisteredMultiplier.LATENCY
     SUM_STAGE = RISE_STAGE + shift_latency(LARGEST_SEGMENT_BITS) + 1
     FINISHED_STAGE = SUM_STAGE + Finish.LATENCY
     LATENCY = FINISHED_STAGE + 1
@@ -99,33 +98,29 @@ class Activation(wiring.Component):
             first_start.eq((-(SEGMENTS // 2)) << segment_bits),
             last_start.eq((SEGMENTS // 2 - 1) << segment_bits),
         ]
+        m.d.comb += self.i_table.ready.eq(fifo.o_empty)
         sample_write, rise_write = self._writes(m)
-        for lane in range(self.lanes):
-            index, way = self._segment(m, lane, segment_bits, (first_start, last_start))
-            m.submodules[f"samples{lane}"] = samples = BlockRam(width=WIDE_BITS, depth=SEGMENTS)
-            m.submodules[f"rises{lane}"] = rises = BlockRam(width=LINE_BITS, depth=SEGMENTS)
+        segments = [self._segment(m, lane, segment_bits, (first_start, last_start)) for lane in range(self.lanes)]
+        late_indices = [
+            delay(m, index, self.SUM_STAGE - 1 - SharedRam.LATENCY - self.INDEX_STAGE, f"index{lane}_late")
+            for lane, (index, _) in enumerate(segments)
+        ]
+        samples = _looked_up(m, "samples", WIDE_BITS, late_indices, sample_write)
+        rises = _looked_up(m, "rises", LINE_BITS, [index for index, _ in segments], rise_write)
+        for lane, (_, way) in enumerate(segments):
             m.submodules[f"multiplier{lane}"] = multiplier = RegisteredMultiplier()
             m.submodules[f"shift{lane}"] = shift = RightShift(
                 width=PRODUCT_BITS, max_shift=LARGEST_SEGMENT_BITS, kept=RISE_BITS
             )
             m.submodules[f"finish{lane}"] = finish = Finish()
-            late_index = delay(m, index, self.SUM_STAGE - 1 - BlockRam.LATENCY - self.INDEX_STAGE, f"index{lane}_late")
-            for memory, write, read_index in ((samples, sample_write, late_index), (rises, rise_write, index)):
-                enable, address, word = write
-                m.d.comb += [
-                    memory.write_enable.eq(enable),
-                    memory.write_address.eq(address),
-                    memory.write_data.eq(word),
-                    memory.read_address.eq(read_index),
-                ]
             total = Signal(signed(RISE_BITS + 1), name=f"total{lane}", reset_less=True)
             over = Signal(name=f"over{lane}", reset_less=True)
             negative = Signal(name=f"negative{lane}", reset_less=True)
             # The carry enters below both operands: one adder.
-            carried = Cat(Const(1, 1), shift.floor).as_signed() + Cat(shift.up, samples.read_data).as_signed()
+            carried = Cat(Const(1, 1), shift.floor).as_signed() + Cat(shift.up, samples[lane]).as_signed()
             m.d.comb += [
-                multiplier.a.eq(rises.read_data.as_signed()),
-                multiplier.b.eq(delay(m, way, BlockRam.LATENCY, f"way{lane}")),
+                multiplier.a.eq(rises[lane].as_signed()),
+                multiplier.b.eq(delay(m, way, SharedRam.LATENCY, f"way{lane}")),
                 shift.value.eq(multiplier.o),
                 shift.shift.eq(segment_bits),
             ]
@@ -142,12 +137,13 @@ class Activation(wiring.Component):
     def _writes(self, m: Module) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
         """(enable, address, word) for the memories of samples and of rises, from registers."""
         port = self.i_table
-        enable = delay(m, port.valid, 1, "write_enable", reset_less=False)
+        taken = Signal()
+        m.d.comb += taken.eq(port.valid & port.ready)
+        enable = delay(m, taken, 1, "write_enable", reset_less=False)
         word = delay(m, port.payload, 1, "write")
         lower = Signal(signed(WIDE_BITS), reset_less=True)
         rise = Signal(signed(LINE_BITS), reset_less=True)
-        m.d.comb += port.ready.eq(1)
-        with m.If(port.valid):
+        with m.If(taken):
             m.d.sync += [lower.eq(port.payload.sample), rise.eq(port.payload.sample - lower)]
         segment = delay(m, (port.payload.address - 1)[:INDEX_BITS], 1, "segment")
         at_end, at_start = word.address[INDEX_BITS], word.address == 0
@@ -182,3 +178,20 @@ class Activation(wiring.Component):
             way.eq(Mux(beyond, held - Mux(held[-1], *starts), inside)),
         ]
         return index, way
+
+
+def _looked_up(m: Module, name: str, width: int, indices: list[Signal], write: tuple[Any, Any, Any]) -> list[Any]:
+    """Words at `indices`, SharedRam.LATENCY cycles later, of memories shared by two lanes; the first one's writes."""
+    enable, address, word = write
+    found: list[Any] = []
+    for first in range(0, len(indices), 2):
+        m.submodules[f"{name}{first}"] = memory = SharedRam(width=width, depth=SEGMENTS)
+        lanes = indices[first : first + 2]
+        m.d.comb += [
+            memory.write.eq(enable),
+            memory.write_data.eq(word),
+            memory.address_a.eq(Mux(enable, address, lanes[0])),
+            memory.address_b.eq(lanes[-1]),
+        ]
+        found += (memory.data_a, memory.data_b)[: len(lanes)]
+    return found
