@@ -13,6 +13,7 @@ MODULES: Final = (
     "output_fifo",
     "receive_buffer",
     "sequencer",
+    "code_buffer",
     "finish",
     "rescale_round",
     "right_shift",

@@ -34,6 +34,12 @@ FAULTS: Final = (
     Fault("output_fifo_2", "hdl.output_fifo", "write.addr.eq(pointers[group])", "write.addr.eq(pointers[0])"),
     Fault("receive_buffer_16", "hdl.link.receive_buffer", "fifo.w_en.eq(self.i.valid)", "fifo.w_en.eq(1)"),
     Fault("sequencer", "hdl.sequencer", " & ~scale_pending", ""),
+    Fault(
+        "code_buffer_1",
+        "hdl.attention.code_buffer",
+        "self.i_block.ready.eq(~filling & ~occupied)",
+        "self.i_block.ready.eq(~filling)",
+    ),
     Fault("register_copies", "hdl.ecp5.register_copies", "i_DI=self.i[bit]", "i_DI=self.i[0]"),
     Fault("finish", "hdl.finish", " & ~at_limit", ""),
     Fault("finish_ecp5", "hdl.finish", "self.up & ~self.over", "self.up"),
