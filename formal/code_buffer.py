@@ -94,5 +94,5 @@ def _proof(beats: int, depth: int, reach_depth: int) -> Proof:
 
 
 PROOFS = (_proof(1, 12, 14), _proof(2, 12, 16))
-"""The third block is written over the first from cycle 5 on, with two beats a word from cycle 7; its first word leaves in
-cycle 11, or 14."""
+"""The third block is written over the first from cycle 5 on, with two beats a word from cycle 7; its first word
+leaves in cycle 11, or 14."""
