@@ -438,6 +438,7 @@ class AttentionLowering:
         return Passes(
             passes=tuple(passes),
             words=(blocks[-1] // of_tile - begin + 1) * planes * of_tile,
+            planes=(),
             bias=builder.constant(bytes(preset.columns * 4)),
             columns=tiles,
             scale_pitch=preset.columns * 2,

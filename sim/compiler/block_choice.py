@@ -21,7 +21,8 @@ EXTERNAL_CYCLES: Final = 2
 @dataclass(frozen=True)
 class LayerSize:
     """Of a dense layer. words: of codes of a token. passes: of a column tile. columns: column tiles. load: cycles of a
-    LOAD. value_cycles: of the reader for the values of a token; value_beats: of memory."""
+    LOAD. weight_bytes: all of its weights. value_cycles: of the reader for the values of a token; value_beats: of
+    memory."""
 
     name: str
     tokens: int
@@ -29,6 +30,7 @@ class LayerSize:
     passes: int
     columns: int
     load: int
+    weight_bytes: int
     value_cycles: int
     value_beats: int
 
@@ -36,11 +38,12 @@ class LayerSize:
 @dataclass(frozen=True)
 class BlockChoice:
     """tokens and words of each that a block holds. kept: tokens whose codes are in memory at a time; 0: none, the
-    encoder fills the blocks, and all words of a token are in one."""
+    encoder fills the blocks, and all words of a token are in one. weights_near: copied to near memory first."""
 
     tokens: int
     words: int
     kept: int = 0
+    weights_near: bool = False
 
 
 def operand_beats(preset: MachinePreset) -> int:
@@ -49,18 +52,21 @@ def operand_beats(preset: MachinePreset) -> int:
     return -(-(weights + preset.columns * 2 + 3 * COMMAND_BYTES) // preset.beat_bytes)
 
 
-def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, near: bool) -> float:
+def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_near: bool) -> float:
     runs = -(-size.tokens // choice.tokens) * size.columns * size.passes
     operands = runs * operand_beats(preset)
     array = runs * size.load + size.tokens * size.columns * size.passes
     value_cycles, value_beats = size.tokens * size.value_cycles, size.tokens * size.value_beats
     results = size.tokens * size.columns * preset.columns * 2 // preset.beat_bytes
     external = operands + value_beats + results
+    if choice.weights_near:
+        external -= runs * (preset.rows * preset.columns // 2) // preset.beat_bytes
+        external += size.weight_bytes // preset.beat_bytes
     if not choice.kept:
         return max(array, operands + value_cycles, EXTERNAL_CYCLES * external)
     codes = size.tokens * size.words * preset.rows // 2 // preset.beat_bytes
     again = codes * size.columns
-    external += 0 if near else codes + again
+    external += 0 if codes_near else codes + again
     # Codes are written before the array begins.
     return max(value_cycles, codes) + max(array, operands + again, EXTERNAL_CYCLES * external)
 
@@ -79,7 +85,7 @@ def _kept(preset: MachinePreset, size: LayerSize, near_room: int) -> Iterator[tu
 
 
 def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> BlockChoice:
-    """The cheapest way, for a layer that may keep codes in so many bytes of near memory.
+    """The cheapest way, for a layer that may keep codes or weights in so many bytes of near memory.
 
     Raises UserError when a word of codes is no whole number of beats.
     """
@@ -90,5 +96,6 @@ def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> Blo
     ways = list(_kept(preset, size, near_room))
     fitting = min(preset.token_depth, preset.block_words // size.words, size.tokens)
     if fitting:
-        ways.insert(0, (BlockChoice(fitting, size.words), False))
+        near = fitting < size.tokens and size.weight_bytes <= near_room
+        ways.insert(0, (BlockChoice(fitting, size.words, weights_near=near), False))
     return min(ways, key=lambda way: _cost(preset, size, *way))[0]

@@ -17,8 +17,11 @@ from sim.compiler.block_choice import BlockChoice, LayerSize, choose_blocks
 from sim.compiler.builder import Builder, Levels, pack_nibbles
 from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
 from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, write_codes
+from sim.compiler.loops import Nest
+from sim.compiler.memory import aligned
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.layer import QuantizedLayer, weight_nibbles
+from sim.machine.commands import Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
@@ -38,11 +41,13 @@ class Pass:
 
 @dataclass(frozen=True)
 class Passes:
-    """All passes of a layer. words: of a token. bias: address for column tile 0. pitches of scale, bias and weights:
-    bytes from a column tile to the next. load: cycles of a LOAD, of the slowest codebook."""
+    """All passes of a layer. words: of a token. planes: address and bytes of each nibble of all weights. bias: address
+    for column tile 0. pitches of scale, bias and weights: bytes from a column tile to the next. load: cycles of a LOAD,
+    of the slowest codebook."""
 
     passes: tuple[Pass, ...]
     words: int
+    planes: tuple[tuple[int, int], ...]
     bias: int
     columns: int
     scale_pitch: int
@@ -118,6 +123,7 @@ def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:
     return Passes(
         passes=tuple(passes),
         words=layer.encoder.tiles * planes * blocks,
+        planes=tuple((address, outputs * inputs // 2) for address in weights),
         bias=builder.constant(padded(layer.bias, outputs).astype("<i4").tobytes()),
         columns=tiles,
         scale_pitch=len(form.scale) * preset.columns * 2,
@@ -265,16 +271,21 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         passes=len(passes.passes),
         columns=passes.columns,
         load=passes.load,
+        weight_bytes=sum(aligned(size) for _, size in passes.planes),
         value_cycles=values.cycles(preset),
         value_beats=values.addresses.shape[1],
     )
     choice = choose_blocks(preset, size, builder.near.room)
+    copies = _copy_weights(builder, passes) if choice.weights_near else {}
+    passes = replace(passes, passes=tuple(_moved(one, copies, passes.planes) for one in passes.passes))
     prepare_encoder(builder, plan)
     if not choice.kept:
         builder.route(Port.ENCODED)
         run_encoded(builder, passes, values, choice.tokens, results)
         builder.wait()
         builder.unroute(Port.ENCODED)
+        for address in copies.values():
+            builder.give_back(address)
         return
     for begin in range(0, values.count, choice.kept):
         count = min(choice.kept, values.count - begin)
@@ -285,6 +296,25 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         run_kept(builder, passes, Codes(room, plan.pitch, plan.planes), replace(choice, kept=count), part)
         builder.wait()
         builder.give_back(room)
+
+
+def _copy_weights(builder: Builder, layer: Passes) -> dict[int, int]:
+    """Weights to near memory: address there by address here."""
+    copies = {}
+    for address, size in layer.planes:
+        copies[address] = builder.near.take(size)
+        builder.write_block(Port.COPIED, copies[address], size)
+        builder.nests(Opcode.READ, Port.COPY, [(Nest(address, ((size // builder.beat, builder.beat),)), 0)])
+    builder.wait()
+    return copies
+
+
+def _moved(one: Pass, copies: dict[int, int], planes: tuple[tuple[int, int], ...]) -> Pass:
+    """A pass with its weights where they have been copied to."""
+    for address, size in planes:
+        if address in copies and address <= one.weights < address + size:
+            return replace(one, weights=one.weights - address + copies[address])
+    return one
 
 
 def results_pitch(channels: int, preset: MachinePreset) -> int:
