@@ -2,17 +2,21 @@
 
 from typing import Any
 
-from amaranth.hdl import Elaboratable, Module, Signal, unsigned
+from amaranth.hdl import Array, Elaboratable, Module, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.ecp5.block_memory import BlockMemory
+from hdl.ecp5.block_ram import MODES
 from hdl.memory.port import BEAT_BITS
 from hdl.parameters import require
 from hdl.pipeline import delay
 from hdl.vector.credit_fifo import CreditFifo
 
 BEATS_MAX = 1 << 24
+
+BANK_BITS = max(MODES.values())
+"""Address bits of a bank: the deepest that is one block RAM deep."""
 
 
 class NearMemory(wiring.Component):
@@ -30,9 +34,12 @@ class NearMemory(wiring.Component):
     def __init__(self, *, beats: int, beat_bits: int) -> None:
         require("near_beats", beats, range(1, BEATS_MAX + 1), f"in 1..{BEATS_MAX}")
         require("beat_bits", beat_bits, BEAT_BITS, f"one of {BEAT_BITS}")
-        self._shape = {"width": beat_bits, "depth": beats}
-        # A register in front of the block RAMs, whose addresses go to all of them, and one behind: the FIFO.
-        self._read_latency = 1 + BlockMemory.latency(**self._shape)
+        self._bits = beat_bits
+        self._place_bits = min(max((beats - 1).bit_length(), 1), BANK_BITS)
+        self._banks = -(-beats >> BANK_BITS)
+        self._bank = {"width": beat_bits, "depth": min(beats, 1 << BANK_BITS)}
+        # Two registers on the way to the block RAMs, whose places are all over the device, and one behind them.
+        self._read_latency = 3 + BlockMemory.latency(**self._bank)
         self.latency = self._read_latency + 1
         address = unsigned(max((beats - 1).bit_length(), 1))
         super().__init__(
@@ -55,12 +62,9 @@ class NearMemory(wiring.Component):
         return found
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """Block RAM between registers, and a FIFO that promises places."""
+        """Banks of block RAM between registers, and a FIFO that promises places."""
         m = Module()
-        m.submodules.storage = storage = BlockMemory(**self._shape)
-        m.submodules.fifo = fifo = CreditFifo(
-            unsigned(self._shape["width"]), depth=self.latency + CreditFifo.TURNAROUND
-        )
+        m.submodules.fifo = fifo = CreditFifo(unsigned(self._bits), depth=self.latency + CreditFifo.TURNAROUND)
         wiring.connect(m, fifo.o, wiring.flipped(self.o))
         reading = Signal()
         m.d.comb += [
@@ -69,10 +73,33 @@ class NearMemory(wiring.Component):
             reading.eq(self.read.valid & fifo.o_room),
             fifo.spend.eq(reading),
             fifo.store.eq(delay(m, reading, self._read_latency, "stored", reset_less=False)),
-            fifo.word.eq(storage.read_data),
-            storage.read_address.eq(delay(m, self.read.payload, 1, "read_address")),
-            storage.write_enable.eq(delay(m, self.write.valid, 1, "write_enable", reset_less=False)),
-            storage.write_address.eq(delay(m, self.write.payload.address, 1, "write_address")),
-            storage.write_data.eq(delay(m, self.write.payload.data, 1, "write_data")),
         ]
+        address = delay(m, self.read.payload, 1, "read_address")
+        writing = delay(m, self.write.valid, 1, "write_enable", reset_less=False)
+        written = delay(m, self.write.payload, 1, "write")
+        written_data = delay(m, written.data, 1, "write_data")
+        words = []
+        for number in range(self._banks):
+            m.submodules[f"bank{number}"] = bank = BlockMemory(**self._bank)
+            # Registers of its own, not to be merged with those of other banks, whose places are far away.
+            enable, place, wanted = (
+                Signal(shape, name=f"{name}{number}", reset_less=name != "enable", attrs={"keep": 1})
+                for name, shape in (("enable", 1), ("place", self._place_bits), ("wanted", self._place_bits))
+            )
+            m.d.sync += [
+                enable.eq(writing & (written.address[self._place_bits :] == number)),
+                place.eq(written.address),
+                wanted.eq(address),
+            ]
+            m.d.comb += [
+                bank.write_enable.eq(enable),
+                bank.write_address.eq(place),
+                bank.write_data.eq(written_data),
+                bank.read_address.eq(wanted),
+            ]
+            words.append(bank.read_data)
+        word = Signal(self._bits, reset_less=True)
+        chosen = delay(m, address[self._place_bits :], self._read_latency - 2, "bank") if self._banks > 1 else 0
+        m.d.sync += word.eq(Array(words)[chosen])
+        m.d.comb += fifo.word.eq(word)
         return m
