@@ -50,15 +50,15 @@ class PositionUnit(wiring.Component):
     Throughput: one word per cycle. A command begins with max(lanes + 3, rows, first_query // columns) + 3 cycles.
     Loading goes on beside that: rows * ceil(columns / 2) cycles for a table, rows + columns for the vectors of a query.
     Those of the next query are loaded while a row goes out, so a row takes max(words, rows + columns) cycles.
-    Latency from the last value of a table or of the first vectors to the first word: `LATENCY` = 8 cycles.
+    Latency from the last value of a table or of the first vectors to the first word: `LATENCY` = 9 cycles.
 
     lanes: 2, 4, 8, 16 or 32. keys: most keys of a row. window: most rows and columns of a table, a power of two.
     Memory: per lane window**2 / 2 words (at least 128) and 128 words of 32 bits: two DP16KD up to window = 32.
     Raises ValueError naming the parameter, its limit and the nearest valid value.
     """
 
-    LATENCY = 8
-    STAGES = 1 + PositionLane.LATENCY
+    LATENCY = 9
+    STAGES = 2 + PositionLane.LATENCY
 
     def __init__(self, *, lanes: int = 8, keys: int = MAX_KEYS, window: int = 32) -> None:
         self.lanes = require("lanes", lanes, LANES, f"one of {LANES}")
@@ -124,8 +124,9 @@ class PositionUnit(wiring.Component):
         m.d.comb += [
             walk.start.eq(taken),
             walk.columns.eq(command.columns),
-            walk.step.eq(issue),
-            walk.rewind.eq(row_ends),
+            # A cycle behind: many registers hang on them.
+            walk.step.eq(delay(m, issue, 1, "step", reset_less=False)),
+            walk.rewind.eq(delay(m, row_ends, 1, "rewind", reset_less=False)),
             loader.start.eq(taken & (command.kind != PositionKind.NONE)),
             loader.static.eq(command.kind == PositionKind.STATIC),
             loader.rows.eq(command.rows),
@@ -148,7 +149,9 @@ class PositionUnit(wiring.Component):
         with m.If(row_ends & (kind == PositionKind.DECOMPOSED)):
             m.d.sync += half.eq(~half)
         # By the time values are there another command may have begun.
-        kind_late = delay(m, kind, 1 + PositionLane.COUNTS_AFTER, "kind")
+        kind_late = delay(m, kind, 2 + PositionLane.COUNTS_AFTER, "kind")
+        static = delay(m, kind == PositionKind.STATIC, 1, "static")
+        query_row, query_column = delay(m, query_row, 1, "query_row"), delay(m, query_column, 1, "query_column")
         with_row, with_column = Signal(), Signal()
         m.d.comb += [with_row.eq(kind_late != PositionKind.NONE), with_column.eq(kind_late == PositionKind.DECOMPOSED)]
         self._write(m, loader, kind, lanes)
@@ -158,8 +161,8 @@ class PositionUnit(wiring.Component):
                 lane.column.eq(query_column - walk.column[number]),
             ]
             m.d.comb += [
-                lane.static.eq(kind == PositionKind.STATIC),
-                lane.half.eq(delay(m, half, 1, f"half{number}")),
+                lane.static.eq(static),
+                lane.half.eq(delay(m, half, 2, f"half{number}")),
                 lane.with_row.eq(with_row),
                 lane.with_column.eq(with_column),
                 fifo.word[number].eq(lane.o),
@@ -250,14 +253,14 @@ class PositionUnit(wiring.Component):
         return (kind == PositionKind.NONE) | Mux(kind == PositionKind.STATIC, loaded, queries != 0)
 
     def _write(self, m: Module, loader: PositionLoader, kind: Any, lanes: list[PositionLane]) -> None:
-        """What is loaded goes into every lane, a register later."""
+        """What is loaded goes into every lane, two registers later: behind the reads of the command before."""
         address = Signal(range(rows_words(self._window_bits)))
         of_table = Cat(loader.o_pair[: self._window_bits - 1], loader.o_line[: self._window_bits])
         m.d.comb += address.eq(Mux(kind == PositionKind.STATIC, of_table, Cat(loader.o_pair, loader.o_half)))
         enables = Signal(2)
         m.d.comb += enables.eq(Cat(loader.o_rows, loader.o_columns))
-        enables = delay(m, enables, 1, "write_enables", reset_less=False)
-        address, word = delay(m, address, 1, "write_address"), delay(m, loader.o_word, 1, "write_word")
+        enables = delay(m, enables, 2, "write_enables", reset_less=False)
+        address, word = delay(m, address, 2, "write_address"), delay(m, loader.o_word, 2, "write_word")
         for lane in lanes:
             m.d.comb += [
                 lane.write_rows.eq(enables[0]),
