@@ -136,7 +136,9 @@ class Machine(wiring.Component):
             ),
             "residual": ResidualAdd(lanes=preset.lanes),
             "activation": Activation(lanes=preset.lanes),
-            "depthwise": DepthwiseConvolution(lanes=preset.lanes, columns=preset.map_columns),
+            "depthwise": DepthwiseConvolution(
+                lanes=preset.lanes, columns=preset.map_columns, taps_per_cycle=preset.depthwise_taps
+            ),
         }
 
     def elaborate(self, platform: Any) -> Elaboratable:

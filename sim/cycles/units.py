@@ -12,6 +12,7 @@ from sim.machine.commands import DIMENSIONS, Command, Opcode
 from sim.machine.ports import ROUTES, Port
 from sim.machine.presets import CODE_BYTES, MachinePreset
 from sim.machine.records import sent_fields
+from sim.machine.settings import TAPS
 
 _VALUES: Final = frozenset(
     {
@@ -135,8 +136,10 @@ class Units:
         rows, columns = self._map["last_row"] + 1, self._map["last_column"] + 1
         kept = -(-rows // 2) * -(-columns // 2) if self._map["stride_two"] else rows * columns
         share = rows * columns
-        cycles = payloads * (1 + (columns + 2) / share)
-        return Flow(cycles, Port.CONVOLVED, payloads * kept / share, columns + 2 + delays.DEPTHWISE)
+        step = TAPS // self._preset.depthwise_taps
+        cycles = payloads * ((share + columns + 1) * step + 1) / share
+        drain = (columns + 1) * step + 1 + delays.DEPTHWISE
+        return Flow(cycles, Port.CONVOLVED, payloads * kept / share, drain)
 
     def _encoded(self, beats: float, token: float) -> Flow:
         tiles = -(-round(token) * self._preset.lanes // TILE_CHANNELS)

@@ -14,11 +14,12 @@ CODE_BYTES: Final = TILE_CHANNELS // 2
 class MachinePreset:
     """name. rows, columns, loader_rows, column_group, token_depth, codebooks: of the array (hdl.array.geometry).
 
-    lanes: wide values side by side in the vector units, the softmax and a beat of memory. logit_words, code_words: of
-    the attention buffers (hdl.attention.geometry). block_words: words of `rows` codes in either half of the buffer of
-    streamed codes. keys: most keys of a row. norm_lanes, norm_channels: channels per cycle and most channels of
-    LayerNorm. map_columns: widest map of the depthwise unit. tables: level sets that the encoder holds. memory_bytes:
-    of external memory. near_bytes: of memory on the chip. clock_mhz: what the preset is meant to run at.
+    lanes: wide values side by side in the vector units, the softmax and a beat of memory. logit_words, code_words:
+    of the attention buffers (hdl.attention.geometry). block_words: words of `rows` codes in either half of the
+    buffer of streamed codes. keys: most keys of a row. norm_lanes, norm_channels: channels per cycle and most
+    channels of LayerNorm. map_columns, depthwise_taps: widest map and taps per cycle of the depthwise unit. tables:
+    level sets that the encoder holds. memory_bytes: of external memory. near_bytes: of memory on the chip.
+    clock_mhz: what the preset is meant to run at.
     """
 
     name: str
@@ -36,6 +37,7 @@ class MachinePreset:
     norm_lanes: int
     norm_channels: int
     map_columns: int
+    depthwise_taps: int
     tables: int
     memory_bytes: int
     near_bytes: int
@@ -66,6 +68,7 @@ PRESETS: Final = {
             norm_lanes=4,
             norm_channels=256,
             map_columns=64,
+            depthwise_taps=9,
             tables=16,
             memory_bytes=1 << 23,
             near_bytes=1 << 14,
@@ -87,6 +90,7 @@ PRESETS: Final = {
             norm_lanes=4,
             norm_channels=1280,
             map_columns=256,
+            depthwise_taps=3,
             tables=16,
             memory_bytes=1 << 25,
             near_bytes=1 << 17,
@@ -108,6 +112,7 @@ PRESETS: Final = {
             norm_lanes=4,
             norm_channels=1280,
             map_columns=256,
+            depthwise_taps=9,
             tables=16,
             memory_bytes=1 << 25,
             near_bytes=1 << 18,
