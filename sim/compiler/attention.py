@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder, Levels
 from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
-from sim.compiler.dense import Pass, Passes, Results, array_command, load_cycles, pack_weights, padded, run_kept
+from sim.compiler.dense import Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes, plan_operand
+from sim.compiler.passes import Pass, Passes, array_command, load_cycles, pack_weights, padded
 from sim.compiler.region import Region
 from sim.contract.attention import Attention, DecomposedBias, StaticBias, stationary_planes
 from sim.contract.codebook import low_plane_codebook
