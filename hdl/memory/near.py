@@ -15,6 +15,10 @@ from hdl.vector.credit_fifo import CreditFifo
 
 BEATS_MAX = 1 << 24
 
+CHOICE_BITS = 2
+CHOICE = 1 << CHOICE_BITS
+"""Words of which one is chosen in a cycle."""
+
 BANK_BITS = max(MODES.values())
 """Address bits of a bank: the deepest that is one block RAM deep."""
 
@@ -38,8 +42,9 @@ class NearMemory(wiring.Component):
         self._place_bits = min(max((beats - 1).bit_length(), 1), BANK_BITS)
         self._banks = -(-beats >> BANK_BITS)
         self._bank = {"width": beat_bits, "depth": min(beats, 1 << BANK_BITS)}
-        # Two registers on the way to the block RAMs, whose places are all over the device, and one behind them.
-        self._read_latency = 3 + BlockMemory.latency(**self._bank)
+        # Two registers on the way to the block RAMs, whose places are all over the device; behind them choices.
+        choices = -(-(self._banks - 1).bit_length() // CHOICE_BITS)
+        self._read_latency = 2 + BlockMemory.latency(**self._bank) + choices
         self.latency = self._read_latency + 1
         address = unsigned(max((beats - 1).bit_length(), 1))
         super().__init__(
@@ -98,8 +103,16 @@ class NearMemory(wiring.Component):
                 bank.read_address.eq(wanted),
             ]
             words.append(bank.read_data)
-        word = Signal(self._bits, reset_less=True)
-        chosen = delay(m, address[self._place_bits :], self._read_latency - 2, "bank") if self._banks > 1 else 0
-        m.d.sync += word.eq(Array(words)[chosen])
-        m.d.comb += fifo.word.eq(word)
+        # The bank of the word that the block RAMs give now.
+        number = delay(m, address[self._place_bits :], 1 + BlockMemory.latency(**self._bank), "bank")
+        while len(words) > 1:
+            words = [self._choose(m, words[at : at + CHOICE], number) for at in range(0, len(words), CHOICE)]
+            number = delay(m, number[CHOICE_BITS:], 1, f"group_of_{len(words)}")
+        m.d.comb += fifo.word.eq(words[0])
         return m
+
+    def _choose(self, m: Module, words: list[Any], number: Any) -> Signal:
+        """One of a few words, from a register."""
+        word = Signal(self._bits, reset_less=True)
+        m.d.sync += word.eq(Array(words)[number[:CHOICE_BITS]] if len(words) > 1 else words[0])
+        return word

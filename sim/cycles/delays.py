@@ -25,8 +25,8 @@ FROM_MEMORY: Final = 1
 FETCH_QUEUE: Final = 3
 """From a command's last beat until it is held in hdl.machine.control."""
 
-NEAR_BANK: Final = 1024
-"""Beats that one bank of block RAM holds; more take a cycle to choose one."""
+NEAR_BANK: Final = 2048
+"""Beats that one bank of block RAM holds; a cycle chooses one of four banks, or of four such groups."""
 
 START: Final = 1
 STOP: Final = 3
@@ -113,7 +113,8 @@ class Delays:
     @property
     def near(self) -> int:
         """From a request of near memory to its beat (hdl.memory.near)."""
-        return 4 + (self.preset.near_bytes // self.preset.beat_bytes > NEAR_BANK)
+        banks = -(-self.preset.near_bytes // self.preset.beat_bytes // NEAR_BANK)
+        return 5 + -(-(banks - 1).bit_length() // 2)
 
     @property
     def norm_turnaround(self) -> int:
