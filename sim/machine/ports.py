@@ -123,6 +123,7 @@ ROUTES: Final = {
     Port.ENCODED: Port.CODES,
     Port.RESULTS: Port.ACTIVATION_VALUES,
     Port.CONVOLVED: Port.ACTIVATION_VALUES,
+    Port.SUMS: Port.ACTIVATION_VALUES,
 }
 """Outputs whose beats may go to an input port instead of memory (Port.ROUTE). Payloads of these inputs are beats."""
 
