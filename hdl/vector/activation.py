@@ -139,15 +139,17 @@ class Activation(wiring.Component):
         port = self.i_table
         taken = Signal()
         m.d.comb += taken.eq(port.valid & port.ready)
-        enable = delay(m, taken, 1, "write_enable", reset_less=False)
+        # Decided before the registers: the addresses of two readers hang on what they say.
+        at_end, at_start = port.payload.address[INDEX_BITS], port.payload.address == 0
+        of_sample = delay(m, taken & ~at_end, 1, "write_sample", reset_less=False)
+        of_rise = delay(m, taken & ~at_start, 1, "write_rise", reset_less=False)
         word = delay(m, port.payload, 1, "write")
         lower = Signal(signed(WIDE_BITS), reset_less=True)
         rise = Signal(signed(LINE_BITS), reset_less=True)
         with m.If(taken):
             m.d.sync += [lower.eq(port.payload.sample), rise.eq(port.payload.sample - lower)]
         segment = delay(m, (port.payload.address - 1)[:INDEX_BITS], 1, "segment")
-        at_end, at_start = word.address[INDEX_BITS], word.address == 0
-        return (enable & ~at_end, word.address[:INDEX_BITS], word.sample), (enable & ~at_start, segment, rise)
+        return (of_sample, word.address[:INDEX_BITS], word.sample), (of_rise, segment, rise)
 
     def _segment(
         self, m: Module, lane: int, segment_bits: Signal, starts: tuple[Signal, Signal]
