@@ -60,6 +60,10 @@ def _shifted(at: View) -> Any:
     return at.later(at.raster.o_emit, at.unit.finished_stage - Finish.LATENCY)
 
 
+def _indexed(at: View) -> Any:
+    return at.later(at.accepted, at.unit.INDEX_STAGE)
+
+
 def _raster(name: str, condition: Any) -> Point:
     return Point("raster", name, Raster, condition)
 
@@ -114,8 +118,8 @@ POINTS: Final = (
     _residual("values wait for room", lambda at: at.unit.i_first.valid & at.unit.i_second.valid & ~at.fifo.o_room),
     _activation("beyond the first sample", lambda at: _segment(at) & at("_segment").beyond & at("_segment").held[-1]),
     _activation("beyond the last sample", lambda at: _segment(at) & at("_segment").beyond & ~at("_segment").held[-1]),
-    _activation("first segment", lambda at: at.later(at.accepted, at.unit.INDEX_STAGE) & (at.index == 0)),
-    _activation("last segment", lambda at: at.later(at.accepted, at.unit.INDEX_STAGE) & (at.index == SEGMENTS - 1)),
+    _activation("first segment", lambda at: _indexed(at) & (at("_segment").index == 0)),
+    _activation("last segment", lambda at: _indexed(at) & (at("_segment").index == SEGMENTS - 1)),
     _activation("a rise beyond the range, up", lambda at: _summed(at) & at.over & ~at.negative),
     _activation("a rise beyond the range, down", lambda at: _summed(at) & at.over & at.negative),
     _activation("a sum saturates high", lambda at: _summed(at) & ~at.over & at.finish.over & ~at.total[-1]),

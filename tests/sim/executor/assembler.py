@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from sim.contract.encoder import Encoder, half_step_table
 from sim.executor import Executor
-from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.banks import banks_of
+from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import RECORDS, Port, record_bytes
 from sim.machine.presets import PRESETS, MachinePreset
 from sim.machine.records import pack_records
