@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import importlib
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from sim.compiler.folder import ModelIdentity, read_program
 from sim.compiler.run import ProgramModel
 from sim.contract.errors import UserError
 from sim.contract.folder import ModelFolder, read_folder
-from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel, Segmentation
 from sim.golden.parameters import Executed
 from sim.machine.presets import preset_of
@@ -59,13 +57,10 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     machine = parser.add_argument_group("executor and rtl")
     machine.add_argument("--preset", metavar="NAME", help="compile the program for this machine")
     machine.add_argument(
-        "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
+        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
     )
     machine.add_argument(
-        "--memory",
-        choices=MEMORIES,
-        help="rtl: what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a "
-        "part",
+        "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
     )
     machine.add_argument(
         "--check-layers",
@@ -108,8 +103,8 @@ def check_backend(arguments: argparse.Namespace) -> None:
             raise UserError(f"--backend {arguments.backend} needs --preset NAME or --program PROGRAM_DIR")
     elif given:
         raise UserError(f"--{given[0]} is for --backend executor or rtl; add it, or leave the option out")
-    if arguments.memory is not None and arguments.backend != "rtl":
-        raise UserError("--memory is for --backend rtl; add it, or leave the option out")
+    if arguments.memory_mb is not None and not given:
+        raise UserError("--memory-mb is for --backend executor or rtl; add it, or leave the option out")
     if arguments.check_layers and arguments.backend != "executor":
         raise UserError("--check-layers is for --backend executor; for the hardware see `python -m sim layers --help`")
 
@@ -131,8 +126,7 @@ def _segment_by_program(
     program = _program(arguments, folder, model)
     if arguments.backend == "rtl":
         run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
-        encode = partial(run_machine, sdram=arguments.memory == "sdram")
-        return ProgramModel(model, program, encode=encode).segment(picture, box)
+        return ProgramModel(model, program, encode=run_machine).segment(picture, box)
     with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
         machine = ProgramModel(
             model, program, lambda _layer, _result: progress.update(), check_layers=arguments.check_layers
@@ -143,13 +137,18 @@ def _segment_by_program(
 def _program(arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel) -> Program:
     """The program that is named, or one made for the preset. Raises UserError when it is not of this model."""
     if arguments.program is None:
-        return compile_encoder(model.parameters, model.architecture, preset_of(arguments.preset))
+        return compile_encoder(model.parameters, model.architecture, preset_of(arguments.preset, arguments.memory_mb))
     program, identity = read_program(arguments.program)
     if identity != ModelIdentity.of_manifest(folder.manifest):
         raise UserError(f"{arguments.program} is of another model than {arguments.model}; compile the program again")
     if arguments.preset not in (None, program.preset.name):
         raise UserError(
             f"{arguments.program} is for preset {program.preset.name}, not {arguments.preset}; compile it for that one"
+        )
+    if arguments.memory_mb is not None and arguments.memory_mb << 20 != program.preset.memory_bytes:
+        raise UserError(
+            f"{arguments.program} is for {program.preset.memory_bytes >> 20} MB of memory, not {arguments.memory_mb}; "
+            "compile it for that size"
         )
     return program
 

@@ -174,7 +174,8 @@ class AttentionLowering:
         )
         nibbles = np.zeros((CODES, SCORE_PLANES), np.int64)
         nibbles[:, : attention.score_planes] = attention.score_nibbles()
-        builder.table(Port.SCORE_LEVEL, {"code": np.arange(CODES), "nibble0": nibbles[:, 0], "nibble1": nibbles[:, 1]})
+        of_plane = {f"nibble{plane}": nibbles[:, plane] for plane in range(SCORE_PLANES)}
+        builder.table(Port.SCORE_LEVEL, {"code": np.arange(CODES), **of_plane})
 
     def _books(self, head: int) -> list[Levels]:
         """Codebooks of the streamed nibbles of q, the high one first."""

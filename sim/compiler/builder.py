@@ -17,7 +17,7 @@ from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
-from sim.machine.presets import PRESETS, MachinePreset
+from sim.machine.presets import MEMORY_MB, MachinePreset
 from sim.machine.records import pack_records
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
@@ -241,5 +241,5 @@ class Builder:
 
 
 def _larger(needed: int) -> str:
-    fitting = [preset.name for preset in PRESETS.values() if preset.memory_bytes >= needed]
-    return f"choose preset {fitting[0]}" if fitting else "no preset has as much; export a smaller model"
+    fitting = [size for size in MEMORY_MB if size << 20 >= needed]
+    return f"give --memory-mb {fitting[0]}" if fitting else "no memory is as large; export a smaller model"

@@ -30,6 +30,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
     parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
+    )
     parser.add_argument("--out", metavar="PROGRAM_DIR", type=Path, required=True, help="folder of the program")
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write figures, layer by layer, as JSON")
     return parser
@@ -37,7 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    preset = preset_of(arguments.preset)
+    preset = preset_of(arguments.preset, arguments.memory_mb)
     folder = read_folder(arguments.model)
     model = GoldenModel.from_contents(folder)
     program = compile_encoder(model.parameters, model.architecture, preset)

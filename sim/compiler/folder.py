@@ -6,7 +6,7 @@ schema, preset, hashes, every command and every place are checked before use.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from sim.compiler.compile import Layer, Placed, Program
 from sim.compiler.traffic import traffic
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode, decode
-from sim.machine.presets import MachinePreset, preset_of
+from sim.machine.presets import MEMORY_MB, MachinePreset, preset_of
 from sim.record import write_json, write_whole
 
 FORMAT: Final = "nibblesam-program"
@@ -134,6 +134,9 @@ class _Reader:
 
     def _preset(self, entry: dict[str, Any]) -> MachinePreset:
         preset = preset_of(str(entry["name"]))
+        if entry.get("memory_bytes") in [size << 20 for size in MEMORY_MB]:
+            # A size of its own is no difference: memory is the board's.
+            preset = replace(preset, memory_bytes=entry["memory_bytes"])
         differing = [key for key, value in asdict(preset).items() if entry.get(key) != value]
         if differing:
             raise self.refusal(f"preset {preset.name} has another {differing[0]} now")

@@ -45,9 +45,9 @@ class ScoreRows:
             check(fields["threshold"].max() < 1 << 15, "a threshold has more than 15 bits")
             self._thresholds[fields["code"]] = fields["threshold"]
         else:
-            both = np.stack([fields["nibble0"], fields["nibble1"]], axis=1)
-            check(both.max() < CODES, "a nibble exceeds 15")
-            self._nibbles[fields["code"]] = both
+            nibbles = np.stack([fields[f"nibble{plane}"] for plane in range(SCORE_PLANES)], axis=1)
+            check(nibbles.max() < CODES, "a nibble exceeds 15")
+            self._nibbles[fields["code"]] = nibbles
 
     def announce(self, queries: int, keys: int) -> None:
         """SCORES begin."""

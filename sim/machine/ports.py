@@ -87,7 +87,7 @@ RECORDS: Final[dict[Port, tuple[Field, ...]]] = {
     ),
     Port.CODEBOOK: _unsigned(address=16, step=16),
     Port.THRESHOLD: _unsigned(code=16, threshold=16),
-    Port.SCORE_LEVEL: _unsigned(code=8, nibble0=8, nibble1=8),
+    Port.SCORE_LEVEL: _unsigned(code=8, nibble0=8, nibble1=8, nibble2=8),
     Port.POSITION_COMMAND: _unsigned(kind=8, rows=8, columns=8, first_query=16, queries=16),
     Port.ENCODER_CHANNEL: (
         Field("position", 16),

@@ -1,6 +1,6 @@
 """Sizes of a machine, checked once, by name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sim.contract.constants import TILE_CHANNELS
@@ -123,8 +123,19 @@ PRESETS: Final = {
 """tiny: for simulation in tests. small: a quick simulation of whole networks. full: the 64 x 32 array."""
 
 
-def preset_of(name: str) -> MachinePreset:
-    """The preset of this name. Raises UserError when there is none."""
+MEMORY_MB: Final = tuple(1 << power for power in range(3, 9))
+"""Sizes of external memory that a board may have instead of the preset's, in MB of 2**20 bytes."""
+
+
+def preset_of(name: str, memory_mb: int | None = None) -> MachinePreset:
+    """The preset of this name, with `memory_mb` MB of external memory in place of its own where that is given.
+
+    Raises UserError when there is no such preset, or no such memory.
+    """
     if name not in PRESETS:
         raise UserError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    if memory_mb is None:
+        return PRESETS[name]
+    if memory_mb not in MEMORY_MB:
+        raise UserError(f"--memory-mb {memory_mb}: choose one of {', '.join(map(str, MEMORY_MB))}")
+    return replace(PRESETS[name], memory_bytes=memory_mb << 20)

@@ -20,8 +20,8 @@ class PositionKind(IntEnum):
     DECOMPOSED = 2
 
 
-SCORE_PLANES: Final = 2
-"""Nibbles of a level of P, as SCORE_LEVEL has them."""
+SCORE_PLANES: Final = 3
+"""Nibbles of a level of P, as SCORE_LEVEL has them: rows of thousands of keys need levels up to 4,095."""
 
 TOKEN_BEATS_MAX: Final = 512
 """Beats of the longest token in front of the encoder."""

@@ -58,7 +58,7 @@ def test_a_second_picture_on_the_same_memory(toy_tiny_vit: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"memory_bytes": 1 << 16}, "choose preset"),
+        ({"memory_bytes": 1 << 16}, "--memory-mb 8"),
         ({"tables": 1}, "level sets"),
         ({"codebooks": 1}, "codebooks"),
         ({"norm_channels": 32}, "channels"),

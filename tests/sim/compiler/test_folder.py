@@ -1,6 +1,7 @@
 """Program folders: read as written, and refused when anything is not as it should be."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sim.compiler.compile import Program, compile_encoder
 from sim.compiler.disassemble import listing
 from sim.compiler.folder import IMAGE_FILE, PROGRAM_FILE, ModelIdentity, read_program, write_program
 from sim.contract.errors import UserError
-from sim.machine.presets import PRESETS
+from sim.machine.presets import PRESETS, preset_of
 
 IDENTITY = ModelIdentity("toy", 4, "0" * 64)
 
@@ -31,11 +32,19 @@ def test_read_as_written(program: Program, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [IMAGE_FILE, PROGRAM_FILE]
 
 
+def test_memory_of_another_size_is_kept(toy_sam_vit: Any, tmp_path: Path) -> None:
+    preset = preset_of("tiny", 32)
+    program = compile_encoder(toy_sam_vit.parameters, toy_sam_vit.architecture, preset)
+    write_program(tmp_path, program, IDENTITY)
+    assert read_program(tmp_path)[0].preset == preset != PRESETS["tiny"]
+
+
 @pytest.mark.parametrize(
     ("entry", "value", "named"),
     [
         ("schema_version", 2, "format"),
         ("preset", {"name": "tiny"}, "another"),
+        ("preset", asdict(PRESETS["tiny"]) | {"memory_bytes": 12 << 20}, "another memory_bytes"),
         ("preset", {"name": "huge"}, "no preset"),
         ("commands", 1, "STOP"),
         ("commands", -1, "commands"),

@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 
 from sim.contract.attention import Attention, DecomposedBias, StaticBias, stationary_planes
 from sim.contract.codebook import high_plane_codebook, low_plane_codebook
+from sim.contract.constants import CODES
 from sim.contract.encoder import Encoder
 from sim.contract.layer import weight_nibbles
 from sim.contract.nibbles import pack_nibbles
@@ -11,7 +12,7 @@ from sim.contract.softmax import log_thresholds
 from sim.contract.wide import Wide, finish_wide
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
-from sim.machine.settings import Phase
+from sim.machine.settings import SCORE_PLANES, Phase
 from tests.sim.executor.assembler import Assembler
 
 LOW, Q_LEVELS, SPLIT = 0, 1, 2
@@ -82,7 +83,9 @@ class Program:
         q_levels = operation.q.levels[0] if operation.q.code_planes == 1 else low_plane_codebook()
         a.codebooks(low_plane_codebook(), q_levels, high_plane_codebook(), low_plane_codebook())
         a.records(Port.THRESHOLD, [(code + 1, int(t)) for code, t in enumerate(operation.thresholds)])
-        a.records(Port.SCORE_LEVEL, [(code, *row) for code, row in enumerate(operation.score_nibbles().tolist())])
+        nibbles = np.zeros((CODES, SCORE_PLANES), np.int64)
+        nibbles[:, : operation.score_planes] = operation.score_nibbles()
+        a.records(Port.SCORE_LEVEL, [(code, *row) for code, row in enumerate(nibbles.tolist())])
 
     def channels(self, head: int) -> slice:
         return slice(head * self.width, (head + 1) * self.width)
