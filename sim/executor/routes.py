@@ -15,6 +15,7 @@ STARTS: Final = {
     Port.ENCODED: Port.ENCODER_VALUES,
     Port.RESULTS: Port.ARRAY_COMMAND,
     Port.CONVOLVED: Port.DEPTHWISE_VALUES,
+    Port.SUMS: Port.RESIDUAL_VALUES,
 }
 """The input that sets going what an output of ROUTES gives."""
 

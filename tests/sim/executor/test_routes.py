@@ -176,7 +176,7 @@ def stopped(program: Callable[[Assembler], None]) -> Fault | None:
 
 
 def route_from_nowhere(a: Assembler) -> None:
-    a.route(Port.SUMS)
+    a.route(Port.COPIED)
 
 
 def two_routes_to_an_input(a: Assembler) -> None:
@@ -185,7 +185,7 @@ def two_routes_to_an_input(a: Assembler) -> None:
 
 
 def change_while_a_write_lacks_beats(a: Assembler) -> None:
-    a.write(Port.SUMS, 16)
+    a.write(Port.COPIED, 16)
     a.route(Port.RESULTS)
 
 
