@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import importlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sim.compiler.folder import ModelIdentity, read_program
 from sim.compiler.run import ProgramModel
 from sim.contract.errors import UserError
 from sim.contract.folder import ModelFolder, read_folder
+from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel, Segmentation
 from sim.golden.parameters import Executed
 from sim.machine.presets import preset_of
@@ -63,6 +65,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
     )
     machine.add_argument(
+        "--memory",
+        choices=MEMORIES,
+        help="rtl: what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a "
+        "part",
+    )
+    machine.add_argument(
         "--check-layers",
         action="store_true",
         help="executor: run the golden encoder too and compare every step (for rtl: python -m sim layers)",
@@ -105,6 +113,8 @@ def check_backend(arguments: argparse.Namespace) -> None:
         raise UserError(f"--{given[0]} is for --backend executor or rtl; add it, or leave the option out")
     if arguments.memory_mb is not None and not given:
         raise UserError("--memory-mb is for --backend executor or rtl; add it, or leave the option out")
+    if arguments.memory is not None and arguments.backend != "rtl":
+        raise UserError("--memory is for --backend rtl; add it, or leave the option out")
     if arguments.check_layers and arguments.backend != "executor":
         raise UserError("--check-layers is for --backend executor; for the hardware see `python -m sim layers --help`")
 
@@ -126,7 +136,8 @@ def _segment_by_program(
     program = _program(arguments, folder, model)
     if arguments.backend == "rtl":
         run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
-        return ProgramModel(model, program, encode=run_machine).segment(picture, box)
+        encode = partial(run_machine, sdram=arguments.memory == "sdram")
+        return ProgramModel(model, program, encode=encode).segment(picture, box)
     with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
         machine = ProgramModel(
             model, program, lambda _layer, _result: progress.update(), check_layers=arguments.check_layers

@@ -13,6 +13,7 @@ from sim.bench.machine_layers import LayerRun, run_layers
 from sim.bench.verilator import BenchError
 from sim.compiler.compile import compile_encoder
 from sim.contract.errors import UserError
+from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel
 from sim.machine.presets import PRESETS, preset_of
 from sim.picture import load_picture, preprocess
@@ -22,6 +23,7 @@ EXAMPLE = """\
 example:
   python -m sim layers build/model --preset small --image retina.jpg --json layers.json
   python -m sim layers build/model --preset small --image retina.jpg --layers 0:20 --json first.json
+  python -m sim layers build/model --preset small --image retina.jpg --memory sdram --json sdram.json
 
 Every layer starts from the state in which the executor leaves memory before it, and all of memory is compared behind
 it. The JSON is written after every layer: an interrupted run goes on where it stopped, and ranges may run side by side.
@@ -44,6 +46,12 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture to encode (PNG, JPEG, ...)")
     parser.add_argument("--layers", metavar="A:B", default=":", help="layers A to B - 1 of the program (default: all)")
+    parser.add_argument(
+        "--memory",
+        choices=MEMORIES,
+        default=MEMORIES[0],
+        help="what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a part",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to keep every layer's result")
     return parser
 
@@ -61,7 +69,7 @@ def parse_layers(text: str, count: int) -> range:
 
 
 def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Results of an earlier run of the same program, preset and picture, by layer number."""
+    """Results of an earlier run of the same program, preset, memory and picture, by layer number."""
     if not path.exists():
         return {}
     try:
@@ -71,7 +79,7 @@ def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         same = False
     if not same:
-        raise UserError(f"{path} is of another program, preset or picture; name another file, or delete it")
+        raise UserError(f"{path} is of another program, preset, memory or picture; name another file, or delete it")
     return layers
 
 
@@ -98,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
         "preset": preset.name,
+        "memory": arguments.memory,
         "program_sha256": hashlib.sha256(program.image).hexdigest(),
         "picture_sha256": hashlib.sha256(wide.values.tobytes()).hexdigest(),
     }
@@ -105,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
     missing = [number for number in layers if str(number) not in results]
     with tqdm(total=len(layers), initial=len(layers) - len(missing), desc="layers", unit="layer") as progress:
         try:
-            for number, layer_run in run_layers(program, wide, missing):
+            for number, layer_run in run_layers(program, wide, missing, sdram=arguments.memory == "sdram"):
                 results[str(number)] = _entry(layer_run)
                 write_json(arguments.json, {**identity, "layers": results})
                 progress.update()

@@ -61,8 +61,8 @@ class MachineRun:
     memory: all bytes of external memory; near memory is inside the machine. cycles: from start to STOP, to the error or
     to the limit. fault, where: kind of the error and address of its command; Fault.NONE with `done`, or when the limit
     came first. reads, writes: beats of external memory; late_writes: those asked for after the error; the one that
-    waits at memory then may still be taken. violations: rules of the SDRAM that were broken. seconds: how long the
-    simulation took.
+    waits at memory then may still be taken (with an SDRAM they are not counted). violations: rules of the SDRAM that
+    were broken. seconds: how long the simulation took.
     """
 
     memory: bytes

@@ -50,26 +50,28 @@ def commands_of(program: Program, layer: Layer) -> bytes:
     return b"".join(command.encode() for command in [*moved, Command(Opcode.STOP)])
 
 
-def run_whole(program: Program, picture: Wide) -> tuple[Wide, MachineRun]:
-    """Image embedding of a preprocessed picture (side, side, 3), and the run that made it.
+def run_whole(program: Program, picture: Wide, *, sdram: bool = False) -> tuple[Wide, MachineRun]:
+    """Image embedding of a preprocessed picture (side, side, 3), and the run that made it; `sdram` as in `run_program`.
 
-    Raises BenchError when the machine stops with an error or the simulation fails.
+    Raises BenchError when the machine stops with an error, breaks a rule of the SDRAM, or the simulation fails.
     """
     memory = initial_memory(program, picture)
-    run = _checked(run_program(program.preset, memory.tobytes(), program.writable, CYCLES_MAX))
+    run = checked(run_program(program.preset, memory.tobytes(), program.writable, CYCLES_MAX, sdram=sdram))
     embedding = taken(np.frombuffer(run.memory, np.uint8), program.embedding)
     return Wide(embedding, program.embedding.exponent), run
 
 
-def run_machine(program: Program, picture: Wide, step_done: StepDone | None = None) -> Wide:
+def run_machine(program: Program, picture: Wide, step_done: StepDone | None = None, *, sdram: bool = False) -> Wide:
     """`run_whole` as sim.compiler.run.EncoderRun; steps are not told apart. Raises UserError where it raises."""
     try:
-        return run_whole(program, picture)[0]
+        return run_whole(program, picture, sdram=sdram)[0]
     except BenchError as error:
         raise UserError(str(error)) from error
 
 
-def run_layers(program: Program, picture: Wide, layers: Collection[int]) -> Iterator[tuple[int, LayerRun]]:
+def run_layers(
+    program: Program, picture: Wide, layers: Collection[int], *, sdram: bool = False
+) -> Iterator[tuple[int, LayerRun]]:
     """Every layer of `layers` on the machine, each from the executor's state and compared with it in all of memory.
 
     Layers in between are computed by the executor alone. Raises BenchError like `run_whole`.
@@ -82,15 +84,19 @@ def run_layers(program: Program, picture: Wide, layers: Collection[int]) -> Iter
             image = memory.copy()
             commands = np.frombuffer(commands_of(program, layer), np.uint8)
             image[: commands.size] = commands
-            run = _checked(run_program(program.preset, image.tobytes(), program.writable, CYCLES_MAX))
+            run = checked(run_program(program.preset, image.tobytes(), program.writable, CYCLES_MAX, sdram=sdram))
         address = executor.run(address, layer.commands[1])
         if number in layers:
             yield number, _compared(program, layer, run, memory)
 
 
-def _checked(run: MachineRun) -> MachineRun:
+def checked(run: MachineRun) -> MachineRun:
+    """The run. Raises BenchError when the machine did not come to its STOP, or the SDRAM was used against its rules."""
     if not run.done or run.fault != Fault.NONE:
         raise BenchError(f"the machine stopped with {run.fault.name} at command {run.where:#x}, cycle {run.cycles}")
+    if run.violations:
+        rules = ", ".join(rule.name for rule in sorted(run.violations))
+        raise BenchError(f"rules of the SDRAM were broken: {rules}; see hdl/memory/sdram/rules.py for what they demand")
     return run
 
 

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS
 from hdl.machine.machine import Machine
+from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
 from hdl.memory.sdram.controller import SdramController
 from hdl.memory.sdram.model import SdramModel
 from hdl.memory.sdram.rules import Rule
-from hdl.memory.sdram.timing import BANKS, WORD_BITS, SdramPart, part_of
+from hdl.memory.sdram.timing import BANKS, WORD_BITS, SdramCycles, SdramPart, part_of
 from sim.machine.presets import MachinePreset
 
 PART: Final = "slowest"
@@ -29,39 +30,79 @@ def part_for(preset: MachinePreset) -> SdramPart:
     return replace(part, rows=preset.memory_bytes * 8 // WORD_BITS // BANKS // part.columns)
 
 
-def cell_order(preset: MachinePreset) -> NDArray[np.int64]:
-    """Cells int64 (beats,) with the first word of every beat of memory; the rest follow it."""
-    places = AddressMap(part_for(preset), 8 * preset.beat_bytes)
-    return np.array([places.cell(beat) for beat in range(preset.memory_bytes // preset.beat_bytes)], np.int64)
+def row_order(preset: MachinePreset) -> NDArray[np.int64]:
+    """Which row of the part, counted bank by bank, holds a row's worth of memory: int64 (rows of all banks,)."""
+    part = part_for(preset)
+    places = AddressMap(part, 8 * preset.beat_bytes)
+    beats = part.columns * WORD_BITS // 8 // preset.beat_bytes
+    return np.array([places.cell(beats * row) // part.columns for row in range(BANKS * part.rows)], np.int64)
 
 
 def to_cells(preset: MachinePreset, memory: bytes) -> bytes:
     """Memory, shorter than the part or as long, as the part's cells hold it."""
-    words = np.zeros((preset.memory_bytes // preset.beat_bytes, preset.beat_bytes // 2), "<u2")
-    words.reshape(-1).view(np.uint8)[: len(memory)] = np.frombuffer(memory, np.uint8)
-    cells = np.zeros(words.size, "<u2")
-    cells[cell_order(preset)[:, None] + np.arange(words.shape[1])] = words
+    order = row_order(preset)
+    whole = np.zeros(preset.memory_bytes, np.uint8)
+    whole[: len(memory)] = np.frombuffer(memory, np.uint8)
+    cells = np.empty((order.size, preset.memory_bytes // order.size), np.uint8)
+    cells[order] = whole.reshape(cells.shape)
     return cells.tobytes()
 
 
 def from_cells(preset: MachinePreset, cells: bytes) -> bytes:
     """Memory of the part's cells."""
-    words = np.frombuffer(cells, "<u2")
-    return words[cell_order(preset)[:, None] + np.arange(preset.beat_bytes // 2)].tobytes()
+    order = row_order(preset)
+    return np.frombuffer(cells, np.uint8).reshape(order.size, -1)[order].tobytes()
+
+
+class CheckedSdram(wiring.Component):
+    """Controller and model behind a memory port; `cell...`, `violations`: hdl.memory.sdram.model.
+
+    cycles: times that the controller keeps. model_cycles: those that the model checks, if they are others.
+    """
+
+    def __init__(
+        self, port: MemoryPort, part: SdramPart, cycles: SdramCycles, *, model_cycles: SdramCycles | None = None
+    ) -> None:
+        self._controller = SdramController(port, part, cycles)
+        self._model = SdramModel(part, model_cycles or cycles, burst=self._controller.address.burst)
+        super().__init__(
+            {
+                "port": In(port),
+                "cell": Out(ADDRESS_BITS),
+                "cell_write": Out(1),
+                "cell_word": Out(WORD_BITS),
+                "cell_data": In(WORD_BITS),
+                "violations": Out(len(Rule)),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Elaboratable:
+        """Wires only."""
+        m = Module()
+        m.submodules.controller = controller = self._controller
+        m.submodules.model = model = self._model
+        wiring.connect(m, wiring.flipped(self.port), controller.port)
+        wiring.connect(m, controller.pins, model.pins)
+        m.d.comb += [
+            self.cell.eq(model.cell),
+            self.cell_write.eq(model.cell_write),
+            self.cell_word.eq(model.cell_word),
+            model.cell_data.eq(self.cell_data),
+            self.violations.eq(model.violations),
+        ]
+        return m
 
 
 class SdramPins(wiring.Component):
-    """Machine, controller and model on one clock, that of the preset; `cell...`, `violations`: hdl.memory.sdram.model.
+    """Machine and CheckedSdram on one clock, that of the preset. Other pins: sim.bench.machine_pins.
 
-    `o_failed`: the controller's error line. Other pins: sim.bench.machine_pins.
+    `o_valid`, `o_write`: a request that the controller takes.
     """
 
     def __init__(self, preset: MachinePreset, *, patience: int) -> None:
         self._machine = Machine(preset, patience=patience)
         part = part_for(preset)
-        cycles = part.at(preset.clock_mhz)
-        self._controller = SdramController(self._machine.memory.signature, part, cycles)
-        self._model = SdramModel(part, cycles, burst=self._controller.address.burst)
+        self._sdram = CheckedSdram(self._machine.memory.signature, part, part.at(preset.clock_mhz))
         super().__init__(
             {
                 "i_start": In(1),
@@ -80,13 +121,11 @@ class SdramPins(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Elaboratable:
-        """A chain. `o_valid`, `o_write`: a request that the controller takes."""
+        """Wires only."""
         m = Module()
         m.submodules.machine = machine = self._machine
-        m.submodules.controller = controller = self._controller
-        m.submodules.model = model = self._model
-        wiring.connect(m, machine.memory, controller.port)
-        wiring.connect(m, controller.pins, model.pins)
+        m.submodules.sdram = sdram = self._sdram
+        wiring.connect(m, machine.memory, sdram.port)
         request = machine.memory.request
         m.d.comb += [
             machine.i_start.eq(self.i_start),
@@ -96,10 +135,10 @@ class SdramPins(wiring.Component):
             self.o_where.eq(machine.o_where),
             self.o_valid.eq(request.valid & request.ready),
             self.o_write.eq(request.payload.write),
-            self.o_cell.eq(model.cell),
-            self.o_cell_write.eq(model.cell_write),
-            self.o_cell_word.eq(model.cell_word),
-            model.cell_data.eq(self.i_cell_data),
-            self.o_violations.eq(model.violations),
+            self.o_cell.eq(sdram.cell),
+            self.o_cell_write.eq(sdram.cell_write),
+            self.o_cell_word.eq(sdram.cell_word),
+            sdram.cell_data.eq(self.i_cell_data),
+            self.o_violations.eq(sdram.violations),
         ]
         return m

@@ -34,8 +34,13 @@ class Compiled:
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
 
-    def run(self, memory: NDArray[np.uint8]) -> MachineRun:
-        return run_program(SMALL, memory.tobytes(), self.program.writable, MAX_CYCLES, memory=REFUSING, limit_s=LIMIT_S)
+    def run(self, memory: NDArray[np.uint8], *, sdram: bool = False) -> MachineRun:
+        return run_program(
+            *(SMALL, memory.tobytes(), self.program.writable, MAX_CYCLES),
+            memory=REFUSING,
+            sdram=sdram,
+            limit_s=LIMIT_S,
+        )
 
     def differing(self, run: MachineRun) -> NDArray[np.intp]:
         """Addresses from the first writable one on where the machine's memory is not the executor's."""
@@ -71,6 +76,12 @@ def test_memory_is_the_executors(name: str, request: pytest.FixtureRequest) -> N
     memory, first = np.frombuffer(run.memory, np.uint8), case.program.writable
     np.testing.assert_array_equal(memory[:first], case.before[:first])
     np.testing.assert_array_equal(taken(memory, case.program.embedding), case.toy.embedding)
+
+
+def test_memory_is_the_executors_on_an_sdram(sam_vit: Compiled) -> None:
+    run = sam_vit.run(sam_vit.before, sdram=True)
+    assert (run.done, run.fault, run.violations) == (True, Fault.NONE, frozenset())
+    assert run.memory == sam_vit.after.tobytes()
 
 
 def test_one_wrong_byte_of_a_constant_is_seen(tiny_vit: Compiled) -> None:

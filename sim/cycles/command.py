@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from sim.compiler.compile import compile_encoder
+from sim.contract.errors import UserError
 from sim.contract.folder import read_folder
-from sim.cycles.memory import memory_rate
+from sim.cycles.memory import MEMORIES, SDRAM_MHZ, memory_rate
 from sim.cycles.model import program_cycles
 from sim.golden import GoldenModel
 from sim.machine.presets import PRESETS, preset_of
@@ -35,7 +36,14 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
     )
-    parser.add_argument("--memory", choices=("onchip", "sdram"), default="onchip", help="memory (default: onchip)")
+    parser.add_argument("--memory", choices=MEMORIES, default=MEMORIES[0], help="memory (default: onchip)")
+    parser.add_argument(
+        "--sdram-mhz",
+        metavar="MHZ",
+        type=float,
+        default=SDRAM_MHZ,
+        help=f"clock of the SDRAM (default: {SDRAM_MHZ}); simulated hardware has it on the preset's clock",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write figures, layer by layer, as JSON")
     return parser
 
@@ -43,7 +51,9 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
     preset = preset_of(arguments.preset, arguments.memory_mb)
-    memory = memory_rate(arguments.memory, preset)
+    if arguments.sdram_mhz <= 0:
+        raise UserError(f"--sdram-mhz {arguments.sdram_mhz:g} is no clock; give MHz above 0")
+    memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
     folder = read_folder(arguments.model)
     model = GoldenModel.from_contents(folder)
     layers = program_cycles(compile_encoder(model.parameters, model.architecture, preset), memory)
@@ -65,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             "model": str(folder.manifest["model"]),
             "preset": preset.name,
             "memory": memory.name,
+            "sdram_mhz": arguments.sdram_mhz if memory.name == "sdram" else None,
             "clock_mhz": preset.clock_mhz,
             **totals,
             "layers": [{**asdict(layer), "bound": layer.bound} for layer in layers],

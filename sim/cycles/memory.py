@@ -6,6 +6,7 @@ from typing import Final
 from sim.contract.errors import UserError
 from sim.machine.presets import MachinePreset
 
+MEMORIES: Final = ("onchip", "sdram")
 SDRAM_MHZ: Final = 133
 SDRAM_WORD_BYTES: Final = 2
 SDRAM_SHARE: Final = 0.983
@@ -32,13 +33,13 @@ class MemoryRate:
     mixed: float
 
 
-def memory_rate(name: str, preset: MachinePreset) -> MemoryRate:
-    """`onchip` or `sdram` at the preset's clock. Raises UserError for another name."""
+def memory_rate(name: str, preset: MachinePreset, *, sdram_mhz: float = SDRAM_MHZ) -> MemoryRate:
+    """A memory of MEMORIES at the preset's clock, the SDRAM at its own. Raises UserError for another name."""
     if name == "onchip":
         return MemoryRate(name, 1.0, ON_CHIP_LATENCY, 1.0)
     if name == "sdram":
         words = preset.beat_bytes / SDRAM_WORD_BYTES
-        scale = preset.clock_mhz / SDRAM_MHZ
+        scale = preset.clock_mhz / sdram_mhz
         beat = max(words / SDRAM_SHARE * scale, 1.0)
         return MemoryRate(
             name, beat, (SDRAM_ANSWER_CYCLES + words) * scale, max(words / SDRAM_MIXED_SHARE * scale, 1.0)
