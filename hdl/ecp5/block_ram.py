@@ -20,6 +20,15 @@ ENABLE_BITS = 9
 """Bits that one byte enable of a DP16KD covers."""
 
 
+def check_depth(depth: int, *, width: int, port_width: int) -> None:
+    """Raise ValueError unless words of `width` bits fit one DP16KD whose port has `port_width`."""
+    limit = 1 << MODES[port_width]
+    if not 1 <= depth <= limit:
+        raise ValueError(
+            f"depth {depth} is outside 1..{limit} at width {width}; nearest valid: {min(max(depth, 1), limit)}"
+        )
+
+
 class BlockRam(wiring.Component):
     """One memory of `depth` words of `width` bits: one write port, one read port, same clock.
 
@@ -45,11 +54,7 @@ class BlockRam(wiring.Component):
         if width % parts:
             raise ValueError(f"width {width} is not {parts} equal parts; nearest valid: {width + -width % parts}")
         self._port_width = min(mode for mode in MODES if mode >= width) if parts == 1 else max(MODES)
-        limit = 1 << MODES[self._port_width]
-        if not 1 <= depth <= limit:
-            raise ValueError(
-                f"depth {depth} is outside 1..{limit} at width {width}; nearest valid: {min(max(depth, 1), limit)}"
-            )
+        check_depth(depth, width=width, port_width=self._port_width)
         self._width = width
         self._depth = depth
         super().__init__(

@@ -6,7 +6,7 @@ from amaranth.hdl import ClockSignal, Const, Elaboratable, Instance, Module, Sig
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from hdl.ecp5.block_ram import ENABLE_BITS, MODES, PORT_BITS
+from hdl.ecp5.block_ram import ENABLE_BITS, MODES, PORT_BITS, check_depth
 from hdl.ecp5.platform import is_ecp5
 
 
@@ -27,11 +27,7 @@ class SharedRam(wiring.Component):
         if not 1 <= width <= PORT_BITS:
             raise ValueError(f"width {width} is outside 1..{PORT_BITS}; nearest valid: {min(max(width, 1), PORT_BITS)}")
         self._port_width = min(mode for mode in MODES if mode >= width)
-        limit = 1 << MODES[self._port_width]
-        if not 1 <= depth <= limit:
-            raise ValueError(
-                f"depth {depth} is outside 1..{limit} at width {width}; nearest valid: {min(max(depth, 1), limit)}"
-            )
+        check_depth(depth, width=width, port_width=self._port_width)
         self._width, self._depth = width, depth
         super().__init__(
             {

@@ -1,6 +1,6 @@
 """The machine with its memory port as plain pins, for a memory outside the simulation."""
 
-from typing import Any
+from typing import Any, Final
 
 from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
@@ -10,6 +10,25 @@ from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS
 from hdl.machine.machine import Machine
 from sim.machine.presets import MachinePreset
+
+CONTROL_PINS: Final = {
+    "i_start": In(1),
+    "writable": In(ADDRESS_BITS),
+    "o_done": Out(1),
+    "o_error": Out(KIND_BITS),
+    "o_where": Out(ADDRESS_BITS),
+}
+"""Pins of the machine that every memory behind it leaves alone; names are those of hdl.machine.machine."""
+
+
+def control_wires(pins: Any, machine: Machine) -> list[Any]:
+    """Assignments between CONTROL_PINS of a component and the machine in it."""
+    return [
+        getattr(machine, name).eq(getattr(pins, name))
+        if member.flow == In
+        else getattr(pins, name).eq(getattr(machine, name))
+        for name, member in CONTROL_PINS.items()
+    ]
 
 
 class MachinePins(wiring.Component):
@@ -21,11 +40,7 @@ class MachinePins(wiring.Component):
         bits = 8 * preset.beat_bytes
         super().__init__(
             {
-                "i_start": In(1),
-                "writable": In(ADDRESS_BITS),
-                "o_done": Out(1),
-                "o_error": Out(KIND_BITS),
-                "o_where": Out(ADDRESS_BITS),
+                **CONTROL_PINS,
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_address": Out(ADDRESS_BITS),
@@ -44,11 +59,7 @@ class MachinePins(wiring.Component):
         m.submodules.machine = machine = self._machine
         request, response = machine.memory.request, machine.memory.response
         m.d.comb += [
-            machine.i_start.eq(self.i_start),
-            machine.writable.eq(self.writable),
-            self.o_done.eq(machine.o_done),
-            self.o_error.eq(machine.o_error),
-            self.o_where.eq(machine.o_where),
+            *control_wires(self, machine),
             self.o_valid.eq(request.valid),
             self.o_write.eq(request.payload.write),
             self.o_address.eq(request.payload.address),

@@ -9,7 +9,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
-from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS
 from hdl.machine.machine import Machine
 from hdl.memory.port import MemoryPort
@@ -18,6 +17,7 @@ from hdl.memory.sdram.controller import SdramController
 from hdl.memory.sdram.model import SdramModel
 from hdl.memory.sdram.rules import Rule
 from hdl.memory.sdram.timing import BANKS, WORD_BITS, SdramCycles, SdramPart, part_of
+from sim.bench.machine_pins import CONTROL_PINS, control_wires
 from sim.machine.presets import MachinePreset
 
 PART: Final = "slowest"
@@ -105,11 +105,7 @@ class SdramPins(wiring.Component):
         self._sdram = CheckedSdram(self._machine.memory.signature, part, part.at(preset.clock_mhz))
         super().__init__(
             {
-                "i_start": In(1),
-                "writable": In(ADDRESS_BITS),
-                "o_done": Out(1),
-                "o_error": Out(KIND_BITS),
-                "o_where": Out(ADDRESS_BITS),
+                **CONTROL_PINS,
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_cell": Out(ADDRESS_BITS),
@@ -128,11 +124,7 @@ class SdramPins(wiring.Component):
         wiring.connect(m, machine.memory, sdram.port)
         request = machine.memory.request
         m.d.comb += [
-            machine.i_start.eq(self.i_start),
-            machine.writable.eq(self.writable),
-            self.o_done.eq(machine.o_done),
-            self.o_error.eq(machine.o_error),
-            self.o_where.eq(machine.o_where),
+            *control_wires(self, machine),
             self.o_valid.eq(request.valid & request.ready),
             self.o_write.eq(request.payload.write),
             self.o_cell.eq(sdram.cell),
