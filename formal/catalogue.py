@@ -19,7 +19,7 @@ MODULES: Final = (
     "right_shift",
     "shift_round",
     "carry",
-    "register_copies",
+    "unmerged_register",
     "adder_tree",
     "accumulator",
     "token_sums",

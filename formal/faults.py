@@ -40,7 +40,7 @@ FAULTS: Final = (
         "self.i_block.ready.eq(~filling & ~occupied)",
         "self.i_block.ready.eq(~filling)",
     ),
-    Fault("register_copies", "hdl.ecp5.register_copies", "i_DI=self.i[bit]", "i_DI=self.i[0]"),
+    Fault("unmerged_register", "hdl.ecp5.unmerged_register", "i_DI=self.i[bit]", "i_DI=self.i[0]"),
     Fault("finish", "hdl.finish", " & ~at_limit", ""),
     Fault("finish_ecp5", "hdl.finish", "self.up & ~self.over", "self.up"),
     Fault("rescale_round", "hdl.rescale", "half & (floor[0] | below.any())", "half"),

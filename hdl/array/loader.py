@@ -19,7 +19,7 @@ from hdl.array.sweep import (
 )
 from hdl.ecp5.block_ram import BlockRam
 from hdl.ecp5.carry import AddSubtract
-from hdl.ecp5.register_copies import RegisterCopies
+from hdl.ecp5.unmerged_register import UnmergedRegister
 from hdl.pipeline import chain, delay
 
 __all__ = ["ProductSweep", "TableLoader", "codebook_word_layout", "sweep_program", "sweep_steps", "weights_layout"]
@@ -32,8 +32,9 @@ LANES_PER_CHAIN = 2
 
 ROWS_PER_COPY = 4
 """Loader rows whose adders share a copy of a step's `subtract`: the one bit of a step that is used before the next
-register. With 32 rows on one register the 64 x 32 array routed at 99 MHz, 8 ns of it on that register's net. The other
-bits stay single: as clock enables and resets they would split the flip-flops into more sets than a tile can hold."""
+register. With 32 rows on one register the 64 x 32 array routed at 99 MHz, 8 ns of it on that register's net. Each copy
+goes from column group to column group on its own, so none has loads all over the die. The other bits stay single: as
+clock enables and resets they would split the flip-flops into more sets than a tile can hold."""
 
 
 def _copies(geometry: ArrayGeometry) -> int:
@@ -193,9 +194,9 @@ class TableLoader(wiring.Component):
             ),
         ]
         controls = chain(m, control, geometry.column_groups - 1, "control", reset_less=False)
-        subtract = step.subtract
+        subtract = step.subtract.replicate(_copies(geometry))
         for group, hop in enumerate(controls):
-            m.submodules[f"subtract{group}"] = copies = RegisterCopies(width=1, copies=_copies(geometry))
+            m.submodules[f"subtract{group}"] = copies = UnmergedRegister(width=_copies(geometry))
             m.submodules[f"sweep{group}"] = sweep = ProductSweep(geometry)
             m.d.comb += [
                 copies.i.eq(subtract),
@@ -203,7 +204,7 @@ class TableLoader(wiring.Component):
                 sweep.subtract.eq(copies.o),
                 self.writes[group].eq(sweep.write),
             ]
-            subtract = copies.o[0]
+            subtract = copies.o
             for row in range(geometry.loader_rows):
                 for column in range(geometry.column_group):
                     source = self.i_weights.payload[row][group * geometry.column_group + column]

@@ -21,8 +21,8 @@ from hdl.ecp5.carry import CHAIN_END, OPEN_CHAIN_ENDS, AddSubtract, RoundSaturat
 from hdl.ecp5.distributed_ram import DistributedRam
 from hdl.ecp5.multiplier import RegisteredMultiplier
 from hdl.ecp5.platform import Ecp5Target, is_ecp5
-from hdl.ecp5.register_copies import RegisterCopies
 from hdl.ecp5.shared_ram import SharedRam
+from hdl.ecp5.unmerged_register import UnmergedRegister
 from hdl.tools import find_tool
 
 
@@ -56,25 +56,24 @@ def test_multiplier_is_exact_three_cycles_later() -> None:
     assert products[RegisteredMultiplier.LATENCY :] == [RegisteredMultiplier.model(a, b) for a, b in pairs]
 
 
-def test_every_copy_of_a_register_holds_the_same() -> None:
-    dut = RegisterCopies(width=3, copies=2)
+def test_unmerged_register_delays_by_a_cycle() -> None:
+    dut = UnmergedRegister(width=3)
     values = [5, 0, 7, 2, 2, 1]
-    seen: list[list[int]] = []
+    seen: list[int] = []
 
     async def bench(ctx: Any) -> None:
         for value in values:
             ctx.set(dut.i, value)
-            seen.append(list(ctx.get(dut.o)))
+            seen.append(ctx.get(dut.o))
             await ctx.tick()
 
     simulate(dut, bench)
-    assert seen == [[held, held] for held in RegisterCopies.model(values)]
+    assert seen == UnmergedRegister.model(values)
 
 
-@pytest.mark.parametrize("parameters", [{"width": 0, "copies": 1}, {"width": 1, "copies": 0}])
-def test_register_copies_refuse_sizes_below_one(parameters: dict[str, int]) -> None:
+def test_unmerged_register_refuses_a_width_below_one() -> None:
     with pytest.raises(ValueError, match="nearest valid value: 1"):
-        RegisterCopies(**parameters)
+        UnmergedRegister(width=0)
 
 
 @pytest.mark.parametrize(("width", "depth"), [(36, 512), (8, 2048), (18, 3)])
@@ -139,7 +138,7 @@ def test_two_readers_share_a_block_ram() -> None:
     rng = np.random.default_rng(3)
     words: dict[int, int] = {}
     expected: list[list[int] | None] = []
-    seen: list[list[int]] = []
+    seen: list[int] = []
 
     async def bench(ctx: Any) -> None:
         for _ in range(200):
