@@ -33,9 +33,10 @@ def write(s: Statement) -> None:
     ):
         s.drive(getattr(sequencer, port), port)
     s.assume(command.tokens <= GEOMETRY.token_depth)
-    idle = sequencer.i_command.ready
+    idle = opened.variable("machine").ongoing("IDLE")
     starts = Signal()
-    s.m.d.comb += starts.eq(sequencer.i_command.valid & idle)
+    s.m.d.comb += starts.eq(sequencer.i_command.valid & sequencer.i_command.ready)
+    s.always(~sequencer.i_command.ready | idle)
 
     _credits(s, sequencer, opened)
     _takes(s, sequencer, opened, starts)
@@ -81,10 +82,10 @@ def _takes(s: Statement, sequencer: CommandSequencer, opened: Opened, starts: Si
         s.m.d.sync += [owed.eq(1), with_bias.eq(command.load_bias)]
     with s.m.Elif(control.take_scale):
         s.m.d.sync += owed.eq(0)
-    s.always(sequencer.o_load.valid == loads)
+    s.always((sequencer.o_load.valid & sequencer.o_load.ready) == loads)
     s.always(~control.take_scale | owed)
     s.always(control.take_bias == (control.take_scale & with_bias))
-    s.always(~(sequencer.i_command.ready & owed))
+    s.always(~(opened.variable("machine").ongoing("IDLE") & owed))
     s.always(opened.variable("take_scale") == owed)
     s.always(~owed | (opened.variable("machine").ongoing("LOAD") & (opened.variable("take_bias") == with_bias)))
     s.reach(control.take_bias)
@@ -100,11 +101,12 @@ def _tokens(s: Statement, sequencer: CommandSequencer, opened: Opened, starts: S
         s.m.d.sync += [first.eq(command.first), last.eq(command.last)]
     with s.m.Elif(control.valid):
         s.m.d.sync += sent.eq(sent + 1)
-    in_run = running & ~sequencer.i_command.ready
+    idle = opened.variable("machine").ongoing("IDLE")
+    in_run = running & ~idle
     s.always(control.valid == (sequencer.codes_valid & sequencer.codes_ready))
     s.always(~control.valid | (in_run & (sent < wanted) & (control.token == sent)))
     s.always(~control.valid | ((control.first == first) & (control.last == last)))
-    s.always(~(sequencer.i_command.ready & running) | (sent == wanted))
+    s.always(~(idle & running) | (sent == wanted))
 
     token = s.chosen("visited", GEOMETRY.token_depth.bit_length() - 1)
     since = Signal(range(REVISIT_DISTANCE + 1), init=REVISIT_DISTANCE)

@@ -1,6 +1,6 @@
 """The matrix multiplier: commands and operands in, rounded 16-bit results out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from hdl.array.array import Array
 from hdl.array.geometry import CODE_BITS, ArrayGeometry
 from hdl.array.loader import codebook_word_layout, weights_layout
-from hdl.array.sweep import sweep_steps
+from hdl.array.sweep import EARLY
 from hdl.ecp5.block_ram import BlockRam
 from hdl.output_fifo import OutputFifo, check_depth
 from hdl.pipeline import delay
 from hdl.rescale import GroupRescale, control_layout
 from hdl.sequencer import SHORTEST_RUN, CommandSequencer, Opcode, command_layout
 from sim.contract.constants import BIAS_BITS, SCALE_BITS, WIDE_BITS
+from sim.machine import sweep
 
 OUTPUT_DEPTH = 32
 """Tokens in the output FIFO and on the way to it; enough for one token per cycle at every geometry."""
@@ -27,9 +28,9 @@ OUTPUT_DEPTH = 32
 def load_cycles(geometry: ArrayGeometry, levels: ArrayLike) -> int:
     """Cycles from the transfer of a LOAD command to the next command's, operands never late.
 
-    row_groups * sweep_steps(levels) + 3: 37 for the uniform codebook, 64 rows and loader_rows = 32.
+    row_groups * sweep_steps(levels) + 3 - EARLY: 33 for the uniform codebook, 64 rows and loader_rows = 32.
     """
-    return geometry.row_groups * sweep_steps(levels) + 3
+    return sweep.load_cycles(geometry.row_groups, levels)
 
 
 def run_cycles(tokens: int) -> int:
@@ -40,11 +41,28 @@ def run_cycles(tokens: int) -> int:
     return max(tokens, SHORTEST_RUN) + 1
 
 
+def command_cycles(
+    geometry: ArrayGeometry, commands: Sequence[Mapping[str, int]], codebooks: Mapping[int, ArrayLike]
+) -> list[int]:
+    """Of each command, by its fields of i_command: `load_cycles` or `run_cycles`, nobody stalling.
+
+    A LOAD right behind a LOAD waits for its last step: that one takes EARLY - 2 cycles more.
+    """
+    cycles: list[int] = []
+    for command, after in zip(commands, [*commands[1:], None], strict=True):
+        if command["opcode"] == Opcode.RUN:
+            cycles.append(run_cycles(command["tokens"]))
+            continue
+        again = after is not None and after["opcode"] == Opcode.LOAD
+        cycles.append(load_cycles(geometry, codebooks[command.get("codebook", 0)]) + (EARLY - 2) * again)
+    return cycles
+
+
 class MultiplyAccumulate(wiring.Component):
     """Array and group rescale: everything that makes a multiply-accumulate, without commands and output FIFO.
 
     `control` and `codes` of cycle t belong together; `wide` and `o_valid` as in GroupRescale,
-    `latency(geometry)` = log2(rows) + 8 cycles after them for column group 0 and j more for group j.
+    `latency(geometry)` = log2(rows) + 12 cycles after them for column group 0 and j more for group j.
     """
 
     def __init__(self, geometry: ArrayGeometry) -> None:
@@ -106,7 +124,7 @@ class Matmul(wiring.Component):
 
     Commands follow one another without draining the pipeline. Throughput: one token per cycle, rows * columns
     multiply-accumulates each. Cycles: `load_cycles`, `run_cycles`. Latency from a token's transfer on `i_codes`
-    to its result on `o`: `latency` = log2(rows) + 8 + column_groups cycles.
+    to its result on `o`: `latency` = log2(rows) + 12 + column_groups cycles.
     Output back-pressure: a RUN with `last` accepts a token only if the output FIFO has room for it, counted in
     credits; results under way never wait.
 
@@ -134,7 +152,7 @@ class Matmul(wiring.Component):
     @staticmethod
     def model(
         geometry: ArrayGeometry,
-        commands: Iterable[Mapping[str, int]],
+        commands: Sequence[Mapping[str, int]],
         *,
         codebooks: Mapping[int, ArrayLike],
         weights: Iterable[NDArray[np.integer]],
@@ -155,17 +173,14 @@ class Matmul(wiring.Component):
         levels = loaded = factors = None
         offsets: NDArray[np.integer] = np.zeros(columns, np.int64)
         results: list[NDArray[np.int16]] = []
-        cycles = 0
         for command in commands:
             if command["opcode"] == Opcode.LOAD:
                 levels = np.asarray(codebooks[command.get("codebook", 0)])
                 loaded, factors = next(operands["weights"]), next(operands["scale"])
                 if command.get("load_bias", 0):
                     offsets = next(operands["bias"])
-                cycles += load_cycles(geometry, levels)
                 continue
-            tokens = command.get("tokens", 0)
-            cycles += run_cycles(tokens)
+            tokens = command["tokens"]
             if tokens == 0:
                 continue
             if levels is None or loaded is None or factors is None:
@@ -180,7 +195,8 @@ class Matmul(wiring.Component):
             memory.update(enumerate(total))
             if command.get("last", 0):
                 results.append(wide)
-        return np.concatenate(results) if results else np.zeros((0, columns), np.int16), cycles
+        wide = np.concatenate(results) if results else np.zeros((0, columns), np.int16)
+        return wide, sum(command_cycles(geometry, commands, codebooks))
 
     def elaborate(self, platform: Any) -> Elaboratable:
         """Sequencer, multiply-accumulate, output FIFO."""

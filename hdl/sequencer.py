@@ -39,9 +39,9 @@ def command_layout(geometry: ArrayGeometry) -> data.StructLayout:
 class CommandSequencer(wiring.Component):
     """Executes one command after another; the pipeline is never drained between them.
 
-    LOAD starts a sweep in the cycle of its transfer and sends one take_scale (and take_bias) down the pipeline
-    as soon as the scales (and biases) are valid. RUN accepts `tokens` codes, one per cycle; with `last` only
-    while the output has a credit left. Cycles per command, nobody stalling: see hdl.matmul.
+    LOAD starts a sweep in the cycle of its transfer, which waits for `o_load.ready`, and sends one take_scale (and
+    take_bias) down the pipeline as soon as the scales (and biases) are valid. RUN accepts `tokens` codes, one per
+    cycle; with `last` only while the output has a credit left. Cycles per command, nobody stalling: see hdl.matmul.
 
     `o_control` belongs to the codes of the same cycle. `o_quiet`: no command is active and `drain` cycles have
     passed since the last code, take or sweep.
@@ -103,8 +103,9 @@ class CommandSequencer(wiring.Component):
 
         with m.FSM() as machine:
             with m.State("IDLE"):
-                m.d.comb += self.i_command.ready.eq(1)
-                with m.If(self.i_command.valid):
+                m.d.comb += self.i_command.ready.eq((command.opcode == Opcode.RUN) | self.o_load.ready)
+                m.d.comb += self.o_load.valid.eq(self.i_command.valid & (command.opcode == Opcode.LOAD))
+                with m.If(self.i_command.valid & self.i_command.ready):
                     m.d.sync += [
                         take_bias.eq(command.load_bias),
                         remaining.eq(command.tokens),
@@ -117,7 +118,6 @@ class CommandSequencer(wiring.Component):
                     with m.If(command.opcode == Opcode.RUN):
                         m.next = "RUN"
                     with m.Else():
-                        m.d.comb += self.o_load.valid.eq(1)
                         m.d.sync += take_scale.eq(1)
                         m.next = "LOAD"
             with m.State("LOAD"):

@@ -12,16 +12,17 @@ from hdl.array.adder_tree import AdderTree
 from hdl.array.geometry import CODE_BITS, ArrayGeometry
 from hdl.array.loader import TableLoader, codebook_word_layout, weights_layout
 from hdl.array.product_table import ProductTables
-from hdl.pipeline import chain
+from hdl.array.sweep import EARLY
+from hdl.pipeline import chain, delay
 
 
 class Array(wiring.Component):
     """sums[column] = sum over rows of table[row][column][codes[row]], a full set of sums every cycle.
 
     Codes are registered once per column group, each register fed by its neighbour's, so no net crosses the die.
-    Codes on `codes` in cycle t give the sums of column group j in cycle t + latency + j, with
-    `latency(geometry)` = 2 + log2(rows) (code register, product register, tree). The skew of j cycles is taken
-    out where it costs nothing: in the output FIFO, whose write pointers travel along with the groups.
+    Codes on `codes` in cycle t give the sums of column group j in cycle t + latency + j, with `latency(geometry)` =
+    EARLY + 2 + log2(rows) (EARLY: see sim.machine.sweep; code register, product register, tree). The skew of j cycles
+    is taken out where it costs nothing: in the output FIFO, whose write pointers travel along with the groups.
 
     Loading: see TableLoader. A load may start in the cycle after the last codes of the old tile; codes of the
     new tile may follow from the 3rd cycle with o_busy = 0 on (o_busy falls early for that reason).
@@ -43,7 +44,7 @@ class Array(wiring.Component):
     @staticmethod
     def latency(geometry: ArrayGeometry) -> int:
         """Cycles from codes to the sums of column group 0."""
-        return 2 + (geometry.rows - 1).bit_length()
+        return EARLY + 2 + (geometry.rows - 1).bit_length()
 
     @staticmethod
     def model(
@@ -61,7 +62,7 @@ class Array(wiring.Component):
         wiring.connect(m, wiring.flipped(self.i_codebook), loader.i_codebook)
         wiring.connect(m, wiring.flipped(self.i_weights), loader.i_weights)
         m.d.comb += self.o_busy.eq(loader.o_busy)
-        hops = chain(m, self.codes, geometry.column_groups, "codes")
+        hops = chain(m, delay(m, self.codes, EARLY, "early"), geometry.column_groups, "codes")
         for group in range(geometry.column_groups):
             tables = ProductTables(
                 rows=geometry.rows,

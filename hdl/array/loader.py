@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hdl.array.geometry import ArrayGeometry
 from hdl.array.product_table import table_write_layout
 from hdl.array.sweep import (
+    EARLY,
     STEP_BITS,
     STEP_INDEX_BITS,
     STEP_LAYOUT,
@@ -127,15 +128,17 @@ class TableLoader(wiring.Component):
     """Codebook memory, the sweep's step counter, and the running adders of all column groups.
 
     `i_codebook` is always ready; a program must be written before the transfer on `i` that uses it, and left
-    alone until o_busy has fallen. A transfer on `i` (ready while idle) starts a sweep over all row groups with
+    alone until `i` is ready again. A transfer on `i` (ready while idle) starts a sweep over all row groups with
     that codebook; each row group takes one transfer of `i_weights`. `o_busy` falls so that codes sampled by
-    column group 0's register 3 cycles after its fall (and in group j, j cycles later) see the new tables.
+    column group 0's register EARLY + 3 cycles after its fall (and in group j, j cycles later) see the new tables:
+    EARLY - 2 cycles before the last step is issued, as no step but a row group's first waits.
 
     Steps travel from column group to column group, one hop per cycle, like the codes do; so a sweep may start
     while the last codes are still on their way through the array.
 
     Cycles from the transfer on `i` to the first cycle with o_busy = 0, weights never late:
-    row_groups * sweep_steps + 2. Area: loader_rows * columns running adders.
+    row_groups * sweep_steps + 2 - EARLY; to the first with `i` ready: row_groups * sweep_steps + 1. Area:
+    loader_rows * columns running adders.
 
     `i_weights.ready` is registered and answers a `valid` that was seen earlier: it rises column_groups + 2
     cycles after the row group's first step, and relies on valid and payload staying put until then, as the
@@ -228,9 +231,10 @@ class TableLoader(wiring.Component):
             note.data.eq(self.i_codebook.payload.address[:STEP_INDEX_BITS]),
             lookup.addr.eq(self.i.payload),
         ]
-        active, ending, captured = Signal(), Signal(), Signal(init=1)
+        active, released, captured = Signal(), Signal(), Signal(init=1)
         codebook = Signal(range(geometry.codebooks), reset_less=True)
         counter, last_step = Signal(STEP_INDEX_BITS), Signal(STEP_INDEX_BITS, reset_less=True)
+        releasing = Signal(STEP_INDEX_BITS, reset_less=True)
         row_group = Signal(geometry.row_groups, reset_less=True)
         first, issue = counter == 0, Signal()
         m.d.comb += [
@@ -239,17 +243,19 @@ class TableLoader(wiring.Component):
             issue.eq(active & (~first | (self.i_weights.valid & captured))),
             self.i.ready.eq(~active),
             self.i_codebook.ready.eq(1),
-            self.o_busy.eq(active | ending),
+            self.o_busy.eq(active & ~released),
         ]
-        m.d.sync += ending.eq(active)
         with m.If(self.i_weights.ready):
             m.d.sync += captured.eq(1)
         with m.If(issue):
             m.d.sync += counter.eq(counter + 1)
             with m.If(first):
                 m.d.sync += captured.eq(0)
+            with m.If(row_group[-1] & (counter == releasing)):
+                m.d.sync += released.eq(1)
             with m.If(counter == last_step):
                 m.d.sync += [counter.eq(0), row_group.eq(row_group << 1), active.eq(~row_group[-1])]
         with m.If(self.i.valid & self.i.ready):
-            m.d.sync += [active.eq(1), codebook.eq(self.i.payload), last_step.eq(lookup.data), row_group.eq(1)]
+            m.d.sync += [active.eq(1), released.eq(0), codebook.eq(self.i.payload), row_group.eq(1)]
+            m.d.sync += [last_step.eq(lookup.data), releasing.eq(lookup.data - (EARLY - 1))]
         return issue, first, row_group, Cat(counter, codebook), step

@@ -7,6 +7,7 @@ from amaranth.lib import data
 
 from hdl.array.geometry import CODE_BITS
 from sim.machine.sweep import (
+    EARLY,
     LONGEST_PROGRAM,
     STEP_BITS,
     STEPS_PER_CODEBOOK,
@@ -16,6 +17,7 @@ from sim.machine.sweep import (
 )
 
 __all__ = [
+    "EARLY",
     "LONGEST_PROGRAM",
     "STEPS_PER_CODEBOOK",
     "STEP_BITS",

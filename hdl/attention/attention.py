@@ -244,6 +244,7 @@ class Attention(wiring.Component):
             # A LOAD of scales alone: the sequencer waits for them, the loader never hears of it.
             mac.i_load.payload.eq(sequencer.o_load.payload),
             mac.i_load.valid.eq(sequencer.o_load.valid & ~loops.o_keep),
+            sequencer.o_load.ready.eq(mac.i_load.ready | loops.o_keep),
             sequencer.loader_busy.eq(mac.o_busy),
             sequencer.scale_valid.eq(self.i_scale.valid),
             sequencer.scale_taken.eq(self.i_scale.ready),

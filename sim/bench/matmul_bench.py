@@ -1,7 +1,7 @@
 """Whole linear layers through the simulated matmul array."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from hdl.array.geometry import ArrayGeometry
 from hdl.array.sweep import STEPS_PER_CODEBOOK, sweep_program
-from hdl.matmul import Matmul, load_cycles, run_cycles
+from hdl.matmul import Matmul, command_cycles
 from sim.bench.packing import pack, payload_bytes, unpack
 from sim.bench.player import BackPressure, Episode, EpisodeResult, Flip, play
-from sim.bench.schedule import LOAD, RUN, Command, Phase, assemble, schedule
+from sim.bench.schedule import RUN, Command, Phase, assemble, schedule
 from sim.bench.verilator import VerilatedModel, compile_model, verilog_of
 from sim.contract.linear import QuantizedLinear
 
@@ -181,12 +181,7 @@ def command_episode(array: Matmul, phase: Phase, flips: Sequence[Flip] = ()) -> 
 
 def predicted_cycles(geometry: ArrayGeometry, phase: Phase) -> list[int]:
     """Cycles of each command of a phase by the formulas of hdl.matmul."""
-    return [
-        load_cycles(geometry, phase.codebooks[command.codebook])
-        if command.opcode == LOAD
-        else run_cycles(command.tokens)
-        for command in phase.commands
-    ]
+    return command_cycles(geometry, [asdict(command) for command in phase.commands], dict(enumerate(phase.codebooks)))
 
 
 def _command_run(compiled: CompiledMatmul, phases: Sequence[Phase], results: Iterator[EpisodeResult]) -> CommandRun:

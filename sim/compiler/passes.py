@@ -9,11 +9,11 @@ from sim.compiler.builder import Builder, Levels, pack_nibbles
 from sim.compiler.loops import Nest
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.layer import QuantizedLayer, weight_nibbles
+from sim.machine import sweep
 from sim.machine.commands import Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
-from sim.machine.sweep import sweep_steps
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def padded(values: NDArray, *shape: int) -> NDArray:
 
 def load_cycles(books: list[Levels], preset: MachinePreset) -> int:
     """Cycles of a LOAD of the slowest of these codebooks (hdl.matmul)."""
-    return preset.rows // preset.loader_rows * max(sweep_steps(levels) for levels in books) + 3
+    return max(sweep.load_cycles(preset.rows // preset.loader_rows, levels) for levels in books)
 
 
 def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:

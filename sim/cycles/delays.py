@@ -5,6 +5,7 @@ from typing import Final
 
 from sim.contract.constants import TILE_CHANNELS
 from sim.machine.presets import MachinePreset
+from sim.machine.sweep import EARLY
 
 FETCH_DEPTH: Final = 8
 """Commands read ahead (hdl.machine.fetch)."""
@@ -48,8 +49,8 @@ RESULTS_BEHIND: Final = 15
 RESULTS_DEPTH: Final = 32
 """Results that wait behind the array (OUTPUT_DEPTH of hdl.matmul)."""
 
-LOAD_EXTRA: Final = 2
-"""Cycles of a LOAD behind its last step (load_cycles of hdl.matmul, less the transfer of the command)."""
+LOAD_EXTRA: Final = 2 - EARLY
+"""Cycles of a LOAD behind its last step (load_cycles of sim.machine.sweep, less the transfer of the command)."""
 
 SHORTEST_RUN: Final = 7
 """Tokens that a RUN lasts at least (hdl.sequencer)."""
@@ -103,12 +104,12 @@ class Delays:
     @property
     def scale_taken(self) -> int:
         """From the decision to take scales until the last column group has them."""
-        return (self.preset.rows.bit_length() - 1) + 2 + self.column_groups
+        return (self.preset.rows.bit_length() - 1) + 2 + EARLY + self.column_groups
 
     @property
     def result(self) -> int:
         """From a token's codes to its result in the output FIFO."""
-        return (self.preset.rows.bit_length() - 1) + 8 + self.column_groups
+        return (self.preset.rows.bit_length() - 1) + 8 + EARLY + self.column_groups
 
     @property
     def near(self) -> int:

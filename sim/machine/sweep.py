@@ -32,6 +32,11 @@ LAST: Final = 1 << 8
 STEP_BITS: Final = 9
 """Width of an encoded step."""
 
+EARLY: Final = 4
+"""Cycles by which codes are delayed in front of the tables (hdl.array.array). A LOAD is over as many cycles before the
+tables would allow new codes: codes of the next RUN, and writes of the next LOAD, set out while what is before them is
+on its way. Beyond 5 the first write of a LOAD would overtake the last codes before it."""
+
 
 def sweep_program(levels: ArrayLike) -> list[int]:
     """Encoded steps that fill a product table for the 16 integer `levels` in [-15, 15].
@@ -90,6 +95,11 @@ def run_program(program: list[int], weight: int) -> list[int]:
         if step & LAST:
             break
     return table
+
+
+def load_cycles(row_groups: int, levels: ArrayLike) -> int:
+    """Cycles from a LOAD to the RUN behind it, operands never late; row_groups: transfers of weights."""
+    return row_groups * sweep_steps(levels) + 3 - EARLY
 
 
 LONGEST_PROGRAM: Final = sweep_steps([LEVEL_MAX, *[-LEVEL_MAX] * (CODES - 1)])

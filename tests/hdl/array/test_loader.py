@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hdl.array.geometry import ArrayGeometry
 from hdl.array.loader import TableLoader, sweep_program, sweep_steps
-from hdl.array.sweep import STEPS_PER_CODEBOOK
+from hdl.array.sweep import EARLY, STEPS_PER_CODEBOOK
 from sim.contract.codebook import affine_codebook
 from tests.hdl.streams import send
 
@@ -64,7 +64,7 @@ def test_tables_after_loads_of_any_codebook(gap: float) -> None:
                 await ctx.tick()
                 cycles += 1
             busy.append(cycles)
-            await ctx.tick().repeat(4 + geometry.column_groups)
+            await ctx.tick().repeat(EARLY + 4 + geometry.column_groups)
             expected: NDArray[np.int64] = np.array(dut.model(CODEBOOKS[index], tile.tolist()))
             assert np.array_equal(tables, expected)
             assert np.array_equal(expected, tile[:, :, None] * np.asarray(CODEBOOKS[index], np.int64))
@@ -75,7 +75,7 @@ def test_tables_after_loads_of_any_codebook(gap: float) -> None:
     simulator.add_process(watch)
     simulator.add_testbench(bench)
     simulator.run()
-    formula = [geometry.row_groups * sweep_steps(levels) + 2 for levels in CODEBOOKS]
+    formula = [geometry.row_groups * sweep_steps(levels) + 2 - EARLY for levels in CODEBOOKS]
     if gap == 0.0:
         assert busy == formula
     else:

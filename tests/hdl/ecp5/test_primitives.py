@@ -138,7 +138,7 @@ def test_two_readers_share_a_block_ram() -> None:
     rng = np.random.default_rng(3)
     words: dict[int, int] = {}
     expected: list[list[int] | None] = []
-    seen: list[int] = []
+    seen: list[list[int]] = []
 
     async def bench(ctx: Any) -> None:
         for _ in range(200):
