@@ -1,5 +1,5 @@
-"""Cycles of the simulated hardware, layer by layer, on the invented encoders of tests.sim.compiler.networks at preset
-tiny. Written by `python -m tests.sim.cycles.measure`."""
+"""Cycles of the simulated hardware, layer by layer, on the invented encoders of tests.sim.compiler.networks
+at preset tiny. Written by `python -m tests.sim.cycles.measure`."""
 
 from typing import Final
 
