@@ -15,7 +15,8 @@ from tests.sim.compiler.networks import toy_sam_vit, toy_tiny_vit
 
 FILE: Final = Path(__file__).with_name("measured.py")
 NETWORKS: Final = {"TOY_TINY_VIT": toy_tiny_vit, "TOY_SAM_VIT": toy_sam_vit}
-HEAD: Final = '''"""Cycles of the simulated hardware, layer by layer, on the invented encoders of tests.sim.compiler.networks
+HEAD: Final = '''\
+"""Cycles of the simulated hardware, layer by layer, on the invented encoders of tests.sim.compiler.networks
 at preset tiny. Written by `python -m tests.sim.cycles.measure`."""
 
 from typing import Final
