@@ -40,7 +40,7 @@ class Builder:
         self.preset = preset
         self.beat = preset.beat_bytes
         self.commands: list[Command] = []
-        self.memory = Allocator()
+        self.memory = Allocator(turned=True)
         self.near = Allocator(NEAR, preset.near_bytes)
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
