@@ -9,6 +9,7 @@ from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.lowering import Lowering
+from sim.compiler.near_stripes import NearStripes, token_by_token
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
@@ -113,11 +114,14 @@ class Compiler:
     def lower(self, nodes: list[Node]) -> None:
         """All operations."""
         for chain in chains(nodes, self._readers, self.builder.preset.lanes):
-            largest = max((node.tokens * node.channels * 2 for node in chain[:-1]), default=0)
+            stages = fuse(chain, self.builder.preset)
+            if token_by_token(stages) and self._near(chain, stages):
+                continue
+            largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
                 self._striped(chain)
             else:
-                for fused in fuse(chain, self.builder.preset):
+                for fused in stages:
                     self._whole(fused)
 
     def _whole(self, fused: Fused) -> None:
@@ -139,7 +143,8 @@ class Compiler:
         kind = type(node.operation).__name__ if len(chain) == 1 else "chain"
         exponent = node.operation.wide_exponent
         self.steps.append(_Step(names, kind, span, region, node.shape, exponent))
-        for view in chain[0].inputs:
+        inside = {one.number for one in chain}
+        for view in (view for one in chain for view in one.inputs if view.source not in inside):
             self._unread[view.source] -= 1
             if not self._unread[view.source]:
                 old = self._regions.pop(view.source)
@@ -155,6 +160,31 @@ class Compiler:
                 if whole and self._unread[view.source] == 1 and view.channels == node.channels:
                     return self._regions[view.source]
         return self._region(node.tokens, node.channels, fused.dense)
+
+    def _near(self, chain: list[Node], stages: list[Fused]) -> bool:
+        """In stripes of near memory, where that is the cheaper way."""
+        self.builder.begin_layer()
+        begin = len(self.builder.commands)
+        result = self._overwritten(chain) or self._region(chain[-1].tokens, chain[-1].channels, stages[-1].dense)
+        stripes = NearStripes(self.builder, stages, result, self._regions)
+        plan = stripes.plan()
+        if plan is None:
+            if all(result is not region for region in self._regions.values()):
+                self.builder.memory.free(result.address)
+            return False
+        stripes.lower(plan)
+        self._finish(chain, result, begin)
+        return True
+
+    def _overwritten(self, chain: list[Node]) -> Region | None:
+        """Room of a tensor that an addition at the end of a chain adds and nobody else reads, token by token."""
+        reads = Counter(view.source for node in chain for view in node.inputs if view.beats is None)
+        sums = [node for node in chain if isinstance(node.operation, Residual)]
+        for view in (view for node in sums for view in node.inputs):
+            dead = reads[view.source] == self._unread[view.source]
+            if view.source in self._regions and view.source != PICTURE and dead and view.channels == chain[-1].channels:
+                return self._regions[view.source]
+        return None
 
     def _striped(self, chain: list[Node]) -> None:
         builder = self.builder

@@ -1,0 +1,202 @@
+"""Chains of operations token by token, in stripes of rows that near memory holds: what lies between two operations is
+never in external memory, and constants are read from it once.
+
+A tensor that a chain reads twice, as an MLP does its input, for the norm and for the sum, comes near with the stripe.
+Stripes are equal but the last, so that they roll up into rounds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from sim.compiler.builder import Builder
+from sim.compiler.dense import results_pitch
+from sim.compiler.estimate import estimate
+from sim.compiler.fuse import Fused
+from sim.compiler.held_constants import Span, constants_read, copies_bytes, hold_constants, release_constants
+from sim.compiler.lowering import Lowering
+from sim.compiler.memory import RoomError, aligned
+from sim.compiler.passes import layer_passes
+from sim.compiler.region import Region
+from sim.compiler.stripes import Rows, rows_of
+from sim.compiler.trace import Node, View
+from sim.contract.activation_table import ActivationTable
+from sim.contract.layer import QuantizedLayer
+from sim.contract.layer_norm import LayerNorm
+from sim.contract.residual import Residual
+from sim.machine.commands import Command
+from sim.machine.ports import Port
+
+
+COMPARED_TOKENS: Final = 2048
+"""Tokens of a stripe whose results in between are in external memory, which near memory is compared with."""
+
+
+def token_by_token(stages: Sequence[Fused]) -> bool:
+    """True for several operations that make each token of a result from the same token of their input."""
+    kinds = QuantizedLayer | LayerNorm | ActivationTable | Residual
+    return len(stages) > 1 and all(isinstance(stage.main.operation, kinds) for stage in stages)
+
+
+@dataclass(frozen=True)
+class StripePlan:
+    """height: rows of a stripe. constants: spans that are copied to near memory first."""
+
+    height: int
+    constants: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
+class NearStripes:
+    """A chain of several stages, its result's region, and the regions that it reads, by the number of their tensor."""
+
+    builder: Builder
+    stages: Sequence[Fused]
+    result: Region
+    regions: Mapping[int, Region]
+
+    @property
+    def _rows(self) -> int:
+        return rows_of(self.stages[-1].last.shape)
+
+    def _inputs(self) -> list[View]:
+        """What comes from outside of the chain."""
+        inside = {node.number for stage in self.stages for node in stage.nodes}
+        return [
+            view for stage in self.stages for node in stage.nodes for view in node.inputs if view.source not in inside
+        ]
+
+    def _twice(self) -> View | None:
+        """An input that is read twice as it stands."""
+        seen: set[int] = set()
+        for view in self._inputs():
+            if view.beats is None and view.source in seen:
+                return view
+            seen.add(view.source)
+        return None
+
+    def _pitch(self, stage: Fused) -> int:
+        node, preset = stage.last, self.builder.preset
+        if stage.dense:
+            return results_pitch(node.channels, preset)
+        return -(-node.channels // preset.lanes) * preset.beat_bytes
+
+    def _tokens(self, node: Node) -> int:
+        """Tokens of a row."""
+        return node.tokens // rows_of(node.shape)
+
+    def _bytes(self, height: int) -> int:
+        """Of near memory for a stripe of so many rows."""
+        held = [aligned(height * self._tokens(stage.last) * self._pitch(stage)) for stage in self.stages[:-1]]
+        twice = self._twice()
+        kept = 0
+        if twice is not None:
+            region = self.regions[twice.source]
+            kept = aligned(height * twice.tokens // self._rows * region.beats * region.beat)
+        return kept + max((sum(pair) for pair in pairwise(held)), default=held[0])
+
+    def lower(self, plan: StripePlan) -> None:
+        """All of the chain. Raises RoomError where near memory is too small."""
+        hold_constants(self.builder, plan.constants)
+        for start in range(0, self._rows, plan.height):
+            self._stripe(Rows(start, min(start + plan.height, self._rows)))
+        release_constants(self.builder)
+
+    def _stripe(self, rows: Rows, *, near: bool = True) -> None:
+        builder, regions = self.builder, dict(self.regions)
+        memory = builder.near if near else builder.memory
+        twice = self._twice() if near else None
+        if twice is not None:
+            regions[twice.source] = self._copied(twice, rows)
+        held: Region | None = None
+        for stage in self.stages:
+            node, out = stage.last, self.result
+            if stage is not self.stages[-1]:
+                first, stop = (row * self._tokens(node) for row in (rows.start, rows.stop))
+                pitch = self._pitch(stage)
+                beats = -(-node.channels // builder.preset.lanes)
+                address = memory.take((stop - first) * pitch)
+                out = Region(address, pitch, beats, builder.beat, builder.zeros, first)
+            Lowering(builder, rows, out, regions).lower(stage)
+            regions[node.number] = out
+            if held is not None:
+                memory.free(held.address)
+            held = out if out is not self.result else None
+        if twice is not None:
+            builder.near.free(regions[twice.source].address)
+
+    def _copied(self, view: View, rows: Rows) -> Region:
+        builder, source = self.builder, self.regions[view.source]
+        first, stop = (row * view.tokens // self._rows for row in (rows.start, rows.stop))
+        pitch = source.beats * source.beat
+        address = builder.near.take((stop - first) * pitch)
+        builder.write_block(Port.COPIED, address, (stop - first) * pitch)
+        builder.read(Port.COPY, source.of_tokens(first, stop))
+        builder.wait()
+        return Region(address, pitch, source.beats, source.beat, source.zeros, first)
+
+    # Choice
+
+    def plan(self) -> StripePlan | None:
+        """The way to go, or None where it does not fit, or costs more than results in external memory."""
+        if self._rows < 2:
+            return None
+        lowered = self._lowered(1, ())
+        if lowered is None:
+            return None
+        constants = tuple(constants_read(lowered[-1], self.builder.beat))
+        room = self.builder.near.room - copies_bytes(constants)
+        most = max((height for height in range(1, self._rows + 1) if self._bytes(height) <= room), default=0)
+        if not most:
+            return None
+        even = max(height for height in range(1, most + 1) if self._rows % height == 0)
+        height = even if 2 * even > most else most
+        cost = self._cost(height, constants, near=True)
+        large = min(self._rows, -(-COMPARED_TOKENS // self._tokens(self.stages[-1].last)))
+        other = self._cost(large, (), near=False)
+        if cost is None or (other is not None and other <= cost):
+            return None
+        return StripePlan(height, constants)
+
+    def _cost(self, height: int, constants: Sequence[Span], *, near: bool) -> float | None:
+        lowered = self._lowered(height, constants, near=near)
+        if lowered is None:
+            return None
+        layers = [stage.main.operation for stage in self.stages if isinstance(stage.main.operation, QuantizedLayer)]
+        begin = len(self.builder.commands)
+        load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
+        del self.builder.commands[begin:]
+        self.builder.begin_layer()
+        costs = [estimate(commands, self.builder.preset, load) for commands in lowered]
+        return sum(costs[:-1]) + costs[-1] * (self._rows / height - (len(costs) - 2))
+
+    def _lowered(self, height: int, constants: Sequence[Span], *, near: bool = True) -> list[list[Command]] | None:
+        """Commands for the copies of constants, and for each of the first two stripes; None where they do not fit."""
+        builder = self.builder
+        ends = [len(builder.commands)]
+        with _tried(builder):
+            try:
+                hold_constants(builder, constants)
+                ends.append(len(builder.commands))
+                for start in range(0, min(2 * height, self._rows), height):
+                    self._stripe(Rows(start, min(start + height, self._rows)), near=near)
+                    ends.append(len(builder.commands))
+            except RoomError:
+                return None
+            return [builder.commands[start:stop] for start, stop in pairwise(ends)]
+
+
+@contextmanager
+def _tried(builder: Builder) -> Iterator[None]:
+    """What is lowered inside leaves nothing but constants, which are kept once anyway."""
+    near, memory, begin = deepcopy(builder.near), deepcopy(builder.memory), len(builder.commands)
+    try:
+        yield
+    finally:
+        del builder.commands[begin:]
+        builder.near, builder.memory = near, memory
+        builder.near_constants.set({})
+        builder.begin_layer()
