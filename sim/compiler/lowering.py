@@ -125,7 +125,7 @@ class Lowering:
             lower_activation(builder, operation, values[0], out, start)
         elif isinstance(operation, Residual):
             second = values[1] if operation.positions is None else self._positions(operation)
-            lower_residual(builder, operation, (values[0], second), out, start, port)
+            lower_residual(builder, operation, (values[0], second), out, start, port=port)
         else:
             raise UserError(f"{node.name}: the compiler knows no {type(operation).__name__}")
 

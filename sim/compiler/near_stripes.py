@@ -30,7 +30,6 @@ from sim.contract.residual import Residual
 from sim.machine.commands import Command
 from sim.machine.ports import Port
 
-
 COMPARED_TOKENS: Final = 2048
 """Tokens of a stripe whose results in between are in external memory, which near memory is compared with."""
 

@@ -59,6 +59,7 @@ def lower_residual(
     operands: tuple[NDArray[np.int64], NDArray[np.int64]],
     out: Region,
     start: int,
+    *,
     port: Port = Port.SUMS,
 ) -> None:
     """The sum of two operands whose beats are at addresses (tokens, beats). port: SUMS, or the output at the end of its

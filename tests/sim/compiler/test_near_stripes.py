@@ -14,7 +14,9 @@ from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
 
-SMALL = PRESETS["small"]
+SMALL = replace(PRESETS["small"], near_bytes=3 << 14)
+"""Near memory that holds a few rows of a stripe."""
+
 MLP = ("mlp.norm", "mlp.fc1", "mlp.act", "mlp.fc2", "mlp.add")
 
 
@@ -97,3 +99,12 @@ def test_operands_of_an_addition_count_where_they_are() -> None:
         assert (moved(one, SMALL).beats_read, moved(one, SMALL).beats_near_read) == (6, 6)
     assert near_share(replace(both, strides=(64, 16, 0)), SMALL) == 0.0
     assert near_share(replace(turned, strides=(64, 16, 0)), SMALL) == 1.0
+
+
+def test_several_stripes_are_golden(program: Program, toy_tiny_vit: Any) -> None:
+    layer = step(program, *MLP)
+    assert any(one.opcode == Opcode.REPEAT for one in commands(program, layer))
+    results: dict[str, Any] = {}
+    run_encoder(program, toy_tiny_vit.picture, lambda one, result: results.update({one.names[-1]: result}))
+    for name, result in results.items():
+        assert np.array_equal(result.reshape(-1), toy_tiny_vit.results[name].reshape(-1)), name
