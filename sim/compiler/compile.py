@@ -9,7 +9,8 @@ from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.lowering import Lowering
-from sim.compiler.near_stripes import NearStripes, token_by_token
+from sim.compiler.near_stripes import NearStripes, flattened, token_by_token
+from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
@@ -115,7 +116,7 @@ class Compiler:
         """All operations."""
         for chain in chains(nodes, self._readers, self.builder.preset.lanes):
             stages = fuse(chain, self.builder.preset)
-            if token_by_token(stages) and self._near(chain, stages):
+            if (token_by_token(stages) or in_windows(stages)) and self._near(chain, stages):
                 continue
             largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
@@ -166,15 +167,14 @@ class Compiler:
         self.builder.begin_layer()
         begin = len(self.builder.commands)
         result = self._overwritten(chain) or self._region(chain[-1].tokens, chain[-1].channels, stages[-1].dense)
-        stripes = NearStripes(self.builder, stages, result, self._regions)
-        plan = stripes.plan()
-        if plan is None:
-            if all(result is not region for region in self._regions.values()):
-                self.builder.memory.free(result.address)
-            return False
-        stripes.lower(plan)
-        self._finish(chain, result, begin)
-        return True
+        place = self.builder, result, self._regions
+        way = NearWindows(stages, *place) if in_windows(stages) else NearStripes(flattened(stages), *place)
+        if way.lower():
+            self._finish(chain, result, begin)
+            return True
+        if all(result is not region for region in self._regions.values()):
+            self.builder.memory.free(result.address)
+        return False
 
     def _overwritten(self, chain: list[Node]) -> Region | None:
         """Room of a tensor that an addition at the end of a chain adds and nobody else reads, token by token."""

@@ -28,7 +28,9 @@ def estimate(commands: Iterable[Command], preset: MachinePreset, load: int) -> i
         elif command.opcode == Opcode.WRITE:
             written += command.beats
         elif command.opcode == Opcode.SEND and command.port == Port.ARRAY_COMMAND:
-            array += load + sent_fields(command.port, command.payload)["queries"]
+            fields = sent_fields(command.port, command.payload)
+            passes = fields["tiles"] * fields["groups"] * fields["planes"] * fields["runs"]
+            array += passes * (load + fields["queries"])
         if command.opcode in (Opcode.READ, Opcode.WRITE):
             external += external_beats(command)
         if command.opcode == Opcode.WAIT:

@@ -5,10 +5,11 @@ A tensor that a chain reads twice, as an MLP does its input, for the norm and fo
 Stripes are equal but the last, so that they roll up into rounds.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -30,6 +31,9 @@ from sim.contract.residual import Residual
 from sim.machine.commands import Command
 from sim.machine.ports import Port
 
+TRIED_TOKENS: Final = 32
+"""Tokens of a stripe that is lowered to see which constants it reads."""
+
 COMPARED_TOKENS: Final = 2048
 """Tokens of a stripe whose results in between are in external memory, which near memory is compared with."""
 
@@ -40,25 +44,41 @@ def token_by_token(stages: Sequence[Fused]) -> bool:
     return len(stages) > 1 and all(isinstance(stage.main.operation, kinds) for stage in stages)
 
 
+def flattened(stages: Sequence[Fused]) -> list[Fused]:
+    """The same operations on rows of a token each, so that stripes may be of any length."""
+
+    def flat(node: Node) -> Node:
+        inputs = tuple(replace(view, shape=(view.tokens, view.channels)) for view in node.inputs)
+        return replace(node, inputs=inputs, shape=(node.tokens, node.channels))
+
+    return [
+        Fused(flat(stage.main), stage.norm and flat(stage.norm), stage.activation and flat(stage.activation))
+        for stage in stages
+    ]
+
+
 @dataclass(frozen=True)
 class StripePlan:
-    """height: rows of a stripe. constants: spans that are copied to near memory first."""
+    """height: rows of a stripe. constants: spans that are copied to near memory first. near: results in between are in
+    near memory."""
 
     height: int
     constants: tuple[Span, ...]
+    near: bool = True
 
 
 @dataclass(frozen=True)
 class NearStripes:
     """A chain of several stages, its result's region, and the regions that it reads, by the number of their tensor."""
 
-    builder: Builder
     stages: Sequence[Fused]
+    builder: Builder
     result: Region
     regions: Mapping[int, Region]
 
     @property
-    def _rows(self) -> int:
+    def rows(self) -> int:
+        """Of the result."""
         return rows_of(self.stages[-1].last.shape)
 
     def _inputs(self) -> list[View]:
@@ -94,17 +114,24 @@ class NearStripes:
         kept = 0
         if twice is not None:
             region = self.regions[twice.source]
-            kept = aligned(height * twice.tokens // self._rows * region.beats * region.beat)
+            kept = aligned(height * twice.tokens // self.rows * region.beats * region.beat)
         return kept + max((sum(pair) for pair in pairwise(held)), default=held[0])
 
-    def lower(self, plan: StripePlan) -> None:
+    def lower(self) -> bool:
+        """All of the chain, where near memory makes it cheaper; else nothing, and False."""
+        plan = self.plan()
+        if plan is not None:
+            self.lower_planned(plan)
+        return plan is not None
+
+    def lower_planned(self, plan: StripePlan) -> None:
         """All of the chain. Raises RoomError where near memory is too small."""
         hold_constants(self.builder, plan.constants)
-        for start in range(0, self._rows, plan.height):
-            self._stripe(Rows(start, min(start + plan.height, self._rows)))
+        for start in range(0, self.rows, plan.height):
+            self._stripe(Rows(start, min(start + plan.height, self.rows)), near=plan.near)
         release_constants(self.builder)
 
-    def _stripe(self, rows: Rows, *, near: bool = True) -> None:
+    def _stripe(self, rows: Rows, *, near: bool) -> None:
         builder, regions = self.builder, dict(self.regions)
         memory = builder.near if near else builder.memory
         twice = self._twice() if near else None
@@ -129,7 +156,7 @@ class NearStripes:
 
     def _copied(self, view: View, rows: Rows) -> Region:
         builder, source = self.builder, self.regions[view.source]
-        first, stop = (row * view.tokens // self._rows for row in (rows.start, rows.stop))
+        first, stop = (row * view.tokens // self.rows for row in (rows.start, rows.stop))
         pitch = source.beats * source.beat
         address = builder.near.take((stop - first) * pitch)
         builder.write_block(Port.COPIED, address, (stop - first) * pitch)
@@ -141,47 +168,53 @@ class NearStripes:
 
     def plan(self) -> StripePlan | None:
         """The way to go, or None where it does not fit, or costs more than results in external memory."""
-        if self._rows < 2:
+        constants = self.constants()
+        if self.rows < 2 or constants is None:
             return None
-        lowered = self._lowered(1, ())
-        if lowered is None:
-            return None
-        constants = tuple(constants_read(lowered[-1], self.builder.beat))
         room = self.builder.near.room - copies_bytes(constants)
-        most = max((height for height in range(1, self._rows + 1) if self._bytes(height) <= room), default=0)
+        most = bisect_right(range(1, self.rows + 1), room, key=self._bytes)
         if not most:
             return None
-        even = max(height for height in range(1, most + 1) if self._rows % height == 0)
-        height = even if 2 * even > most else most
-        cost = self._cost(height, constants, near=True)
-        large = min(self._rows, -(-COMPARED_TOKENS // self._tokens(self.stages[-1].last)))
-        other = self._cost(large, (), near=False)
-        if cost is None or (other is not None and other <= cost):
-            return None
-        return StripePlan(height, constants)
+        even = max(height for height in range(1, most + 1) if self.rows % height == 0)
+        plans = [StripePlan(height, constants) for height in dict.fromkeys((even, most))]
+        costs = [(cost, plan) for plan in plans if (cost := self.cost(plan)) is not None]
+        cost, plan = min(costs, key=lambda one: one[0], default=(None, None))
+        other = self.cost_of_external()
+        return None if cost is None or (other is not None and other <= cost) else plan
 
-    def _cost(self, height: int, constants: Sequence[Span], *, near: bool) -> float | None:
-        lowered = self._lowered(height, constants, near=near)
+    def constants(self, *, near: bool = True) -> tuple[Span, ...] | None:
+        """What a stripe reads again, or None where near memory does not hold the shortest."""
+        lowered = self._lowered(
+            StripePlan(min(-(-TRIED_TOKENS // self._tokens(self.stages[-1].last)), self.rows), (), near=near)
+        )
+        return None if lowered is None else tuple(constants_read(lowered[-1], self.builder.beat))
+
+    def cost_of_external(self) -> float | None:
+        """Of long stripes with results in between in external memory."""
+        height = min(self.rows, -(-COMPARED_TOKENS // self._tokens(self.stages[-1].last)))
+        return self.cost(StripePlan(height, (), near=False))
+
+    def cost(self, plan: StripePlan) -> float | None:
+        """Cycles, roughly; None where near memory is too small."""
+        lowered = self._lowered(plan)
         if lowered is None:
             return None
         layers = [stage.main.operation for stage in self.stages if isinstance(stage.main.operation, QuantizedLayer)]
-        begin = len(self.builder.commands)
-        load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
-        del self.builder.commands[begin:]
-        self.builder.begin_layer()
-        costs = [estimate(commands, self.builder.preset, load) for commands in lowered]
-        return sum(costs[:-1]) + costs[-1] * (self._rows / height - (len(costs) - 2))
+        with _tried(self.builder):
+            load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
+        copies, *stripes = (estimate(commands, self.builder.preset, load) for commands in lowered)
+        return copies + sum(stripes[:-1]) + stripes[-1] * (self.rows / plan.height - len(stripes) + 1)
 
-    def _lowered(self, height: int, constants: Sequence[Span], *, near: bool = True) -> list[list[Command]] | None:
+    def _lowered(self, plan: StripePlan) -> list[list[Command]] | None:
         """Commands for the copies of constants, and for each of the first two stripes; None where they do not fit."""
         builder = self.builder
         ends = [len(builder.commands)]
         with _tried(builder):
             try:
-                hold_constants(builder, constants)
+                hold_constants(builder, plan.constants)
                 ends.append(len(builder.commands))
-                for start in range(0, min(2 * height, self._rows), height):
-                    self._stripe(Rows(start, min(start + height, self._rows)), near=near)
+                for start in range(0, min(2 * plan.height, self.rows), plan.height):
+                    self._stripe(Rows(start, min(start + plan.height, self.rows)), near=plan.near)
                     ends.append(len(builder.commands))
             except RoomError:
                 return None
