@@ -9,7 +9,7 @@ from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.lowering import Lowering
-from sim.compiler.near_stripes import NearStripes, flattened, token_by_token
+from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
 from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
@@ -88,6 +88,7 @@ class Compiler:
         self._readers = Counter(view.source for node in nodes for view in node.inputs)
         self._readers[embedding.source] += 1
         self._unread = Counter(self._readers)
+        self._known: Known = {}
         self.steps: list[_Step] = []
 
     def place_picture(self, shape: tuple[int, ...], nodes: list[Node]) -> Region:
@@ -167,7 +168,7 @@ class Compiler:
         self.builder.begin_layer()
         begin = len(self.builder.commands)
         result = self._overwritten(chain) or self._region(chain[-1].tokens, chain[-1].channels, stages[-1].dense)
-        place = self.builder, result, self._regions
+        place = self.builder, result, self._regions, self._known
         way = NearWindows(stages, *place) if in_windows(stages) else NearStripes(flattened(stages), *place)
         if way.lower():
             self._finish(chain, result, begin)

@@ -6,12 +6,12 @@ Stripes are equal but the last, so that they roll up into rounds.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
@@ -67,14 +67,22 @@ class StripePlan:
     near: bool = True
 
 
+Known: TypeAlias = dict[tuple[object, ...], StripePlan | None]
+"""Choices by kinds and shapes of a chain's operations."""
+
+
 @dataclass(frozen=True)
 class NearStripes:
-    """A chain of several stages, its result's region, and the regions that it reads, by the number of their tensor."""
+    """A chain of several stages, its result's region, and the regions that it reads, by the number of their tensor.
+
+    known: choices for chains before; those of this one are added.
+    """
 
     stages: Sequence[Fused]
     builder: Builder
     result: Region
     regions: Mapping[int, Region]
+    known: Known
 
     @property
     def rows(self) -> int:
@@ -119,7 +127,7 @@ class NearStripes:
 
     def lower(self) -> bool:
         """All of the chain, where near memory makes it cheaper; else nothing, and False."""
-        plan = self.plan()
+        plan = chosen(self.known, self, self.plan)
         if plan is not None:
             self.lower_planned(plan)
         return plan is not None
@@ -219,6 +227,21 @@ class NearStripes:
             except RoomError:
                 return None
             return [builder.commands[start:stop] for start, stop in pairwise(ends)]
+
+
+def chosen(known: Known, stripes: NearStripes, choose: Callable[[], StripePlan | None]) -> StripePlan | None:
+    """What is known of a chain of the same shapes, where it still fits, or else what `choose` gives."""
+    key = tuple((type(node.operation), node.shape) for stage in stripes.stages for node in stage.nodes)
+    if key in known:
+        before = known[key]
+        if before is None:
+            return None
+        again = stripes.constants(near=before.near) if before.constants else ()
+        plan = None if again is None else replace(before, constants=again)
+        if plan is not None and stripes.cost(plan) is not None:
+            return plan
+    known[key] = choose()
+    return known[key]
 
 
 @contextmanager

@@ -13,14 +13,14 @@ from typing import Final
 from sim.compiler.builder import Builder
 from sim.compiler.estimate import estimate
 from sim.compiler.fuse import Fused
-from sim.compiler.near_stripes import NearStripes, StripePlan
+from sim.compiler.near_stripes import Known, NearStripes, StripePlan, chosen
 from sim.compiler.region import Region
 from sim.compiler.trace import PICTURE, View
 from sim.contract.attention import Attention
 from sim.contract.layer import QuantizedLayer
 from sim.machine.ports import Port
 
-WINDOWS: Final = (1, 2, 3, 4, 6, 8, 12)
+WINDOWS: Final = (1, 2, 3, 4, 8)
 """Windows of a stripe that are tried."""
 
 
@@ -39,26 +39,31 @@ class NearWindows:
     builder: Builder
     result: Region
     regions: Mapping[int, Region]
+    known: Known
 
     def lower(self) -> bool:
         """All of the chain, where near memory makes it cheaper; else nothing, and False."""
         builder, begin = self.builder, len(self.builder.commands)
-        other = NearStripes(self.stages, builder, self.result, self.regions).cost_of_external()
         view = self.stages[0].first.inputs[0]
         copy = self._copied(view)
         number = PICTURE - 1  # no tensor of the trace
         stages = [_reading(self.stages[0], View(number, view.shape)), *self.stages[1:]]
-        stripes = NearStripes(stages, builder, self.result, {**self.regions, number: copy})
+        stripes = NearStripes(stages, builder, self.result, {**self.regions, number: copy}, self.known)
         copying = estimate(builder.commands[begin:], builder.preset, 0)
+        plan = chosen(self.known, stripes, lambda: self._plan(stripes, copying))
+        if plan is None:
+            del builder.commands[begin:]
+        else:
+            stripes.lower_planned(plan)
+        builder.memory.free(copy.address)
+        return plan is not None
+
+    def _plan(self, stripes: NearStripes, copying: int) -> StripePlan | None:
+        """The cheapest way, or None where it is the one without copies and near memory."""
         costs = {plan: cost for plan in _plans(stripes) if (cost := stripes.cost(plan)) is not None}
         plan = min(costs, key=lambda one: costs[one], default=None)
-        better = plan is not None and (other is None or copying + costs[plan] < other)
-        if plan is not None and better:
-            stripes.lower_planned(plan)
-        else:
-            del builder.commands[begin:]
-        builder.memory.free(copy.address)
-        return better
+        other = replace(stripes, stages=self.stages).cost_of_external()
+        return None if plan is None or (other is not None and other <= copying + costs[plan]) else plan
 
     def _copied(self, view: View) -> Region:
         """All windows one behind the other."""
