@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
 from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
+from sim.compiler.near_constants import NearConstants
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
@@ -40,8 +41,9 @@ class Builder:
         self.preset = preset
         self.beat = preset.beat_bytes
         self.commands: list[Command] = []
-        self.memory = Allocator()
+        self.memory = Allocator(turned=True)
         self.near = Allocator(NEAR, preset.near_bytes)
+        self.near_constants = NearConstants()
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
         self.begin_layer()
@@ -66,7 +68,7 @@ class Builder:
     def nests(self, opcode: Opcode, port: Port, nests: Iterable[tuple[Nest, int]], payloads: int = 0) -> None:
         """READs or WRITEs of loops, with the number of the innermost that make up a token."""
         for whole, token_dims in nests:
-            for nest in fit_counts(whole):
+            for nest in fit_counts(whole._replace(start=self.near_constants.place(whole.start))):
                 loops = nest.loops if nest.loops and nest.loops[0][1] == self.beat else (PLAIN, *nest.loops)
                 loops += (PLAIN,) * (DIMENSIONS - len(loops))
                 counts, strides = zip(*loops, strict=True)
@@ -102,6 +104,11 @@ class Builder:
     def write_block(self, port: Port, address: int, size: int) -> None:
         """WRITE `size` bytes side by side."""
         self.write_loops(port, address, (size // self.beat, self.beat))
+
+    def copy(self, source: int, target: int, size: int) -> None:
+        """`size` bytes side by side from one place to another."""
+        self.write_block(Port.COPIED, target, size)
+        self.nests(Opcode.READ, Port.COPY, [(Nest(source, ((size // self.beat, self.beat),)), 0)])
 
     def send(self, port: Port, **fields: int) -> None:
         """SEND one record."""

@@ -9,6 +9,8 @@ from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.lowering import Lowering
+from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
+from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
@@ -86,6 +88,7 @@ class Compiler:
         self._readers = Counter(view.source for node in nodes for view in node.inputs)
         self._readers[embedding.source] += 1
         self._unread = Counter(self._readers)
+        self._known: Known = {}
         self.steps: list[_Step] = []
 
     def place_picture(self, shape: tuple[int, ...], nodes: list[Node]) -> Region:
@@ -113,11 +116,14 @@ class Compiler:
     def lower(self, nodes: list[Node]) -> None:
         """All operations."""
         for chain in chains(nodes, self._readers, self.builder.preset.lanes):
-            largest = max((node.tokens * node.channels * 2 for node in chain[:-1]), default=0)
+            stages = fuse(chain, self.builder.preset)
+            if (token_by_token(stages) or in_windows(stages)) and self._near(chain, stages):
+                continue
+            largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
                 self._striped(chain)
             else:
-                for fused in fuse(chain, self.builder.preset):
+                for fused in stages:
                     self._whole(fused)
 
     def _whole(self, fused: Fused) -> None:
@@ -139,7 +145,8 @@ class Compiler:
         kind = type(node.operation).__name__ if len(chain) == 1 else "chain"
         exponent = node.operation.wide_exponent
         self.steps.append(_Step(names, kind, span, region, node.shape, exponent))
-        for view in chain[0].inputs:
+        inside = {one.number for one in chain}
+        for view in (view for one in chain for view in one.inputs if view.source not in inside):
             self._unread[view.source] -= 1
             if not self._unread[view.source]:
                 old = self._regions.pop(view.source)
@@ -155,6 +162,30 @@ class Compiler:
                 if whole and self._unread[view.source] == 1 and view.channels == node.channels:
                     return self._regions[view.source]
         return self._region(node.tokens, node.channels, fused.dense)
+
+    def _near(self, chain: list[Node], stages: list[Fused]) -> bool:
+        """In stripes of near memory, where that is the cheaper way."""
+        self.builder.begin_layer()
+        begin = len(self.builder.commands)
+        result = self._overwritten(chain) or self._region(chain[-1].tokens, chain[-1].channels, stages[-1].dense)
+        place = self.builder, result, self._regions, self._known
+        way = NearWindows(stages, *place) if in_windows(stages) else NearStripes(flattened(stages), *place)
+        if way.lower():
+            self._finish(chain, result, begin)
+            return True
+        if all(result is not region for region in self._regions.values()):
+            self.builder.memory.free(result.address)
+        return False
+
+    def _overwritten(self, chain: list[Node]) -> Region | None:
+        """Room of a tensor that an addition at the end of a chain adds and nobody else reads, token by token."""
+        reads = Counter(view.source for node in chain for view in node.inputs if view.beats is None)
+        sums = [node for node in chain if isinstance(node.operation, Residual)]
+        for view in (view for node in sums for view in node.inputs):
+            dead = reads[view.source] == self._unread[view.source]
+            if view.source in self._regions and view.source != PICTURE and dead and view.channels == chain[-1].channels:
+                return self._regions[view.source]
+        return None
 
     def _striped(self, chain: list[Node]) -> None:
         builder = self.builder

@@ -156,6 +156,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
     preset = builder.preset
     passes = layer_passes(builder, layer)
     plan = plan_codes(layer.encoder, preset.lanes)
+    held = all(builder.near_constants.place(address) != address for address, _ in passes.planes)
     size = LayerSize(
         name=layer.name,
         tokens=values.count,
@@ -163,12 +164,12 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         passes=len(passes.passes),
         columns=passes.columns,
         load=passes.load,
-        weight_bytes=sum(aligned(size) for _, size in passes.planes),
+        weight_bytes=0 if held else sum(aligned(size) for _, size in passes.planes),
         value_cycles=values.cycles(preset),
         value_beats=values.addresses.shape[1],
     )
     choice = choose_blocks(preset, size, builder.near.room)
-    copies = copy_weights(builder, passes) if choice.weights_near else {}
+    copies = copy_weights(builder, passes) if choice.weights_near and not held else {}
     passes = replace(passes, passes=tuple(moved(one, copies, passes.planes) for one in passes.passes))
     prepare_encoder(builder, plan)
     if not choice.kept:

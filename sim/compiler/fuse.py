@@ -1,7 +1,7 @@
 """Operations of a chain that run as one, values going from unit to unit on the chip.
 
-A LayerNorm in front of a dense layer, and an activation behind a dense layer or a depthwise convolution: what lies
-between them is never in memory (Port.ROUTE).
+A LayerNorm in front of a dense layer, and an activation behind a dense layer, a depthwise convolution or an addition:
+what lies between them is never in memory (Port.ROUTE).
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from sim.contract.activation_table import ActivationTable
 from sim.contract.depthwise import Depthwise
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
+from sim.contract.residual import Residual
 from sim.machine.presets import MachinePreset
 
 
@@ -66,7 +67,7 @@ def fuse(chain: Sequence[Node], preset: MachinePreset) -> list[Fused]:
             result[-1] = Fused(node, norm=before.main)
         elif (
             isinstance(node.operation, ActivationTable)
-            and isinstance(before.main.operation, QuantizedLayer | Depthwise)
+            and isinstance(before.main.operation, QuantizedLayer | Depthwise | Residual)
             and before.activation is None
         ):
             result[-1] = Fused(before.main, before.norm, node)

@@ -28,7 +28,15 @@ from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
+from sim.contract.serialize import Operation
 from sim.machine.ports import Port
+
+
+def _output(operation: Operation) -> Port:
+    """Where the results of an operation leave the machine that an activation may stand behind."""
+    if isinstance(operation, QuantizedLayer):
+        return Port.RESULTS
+    return Port.SUMS if isinstance(operation, Residual) else Port.CONVOLVED
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Lowering:
         Raises UserError for what the machine cannot hold.
         """
         builder, operation = self.builder, fused.main.operation
-        port = source = Port.RESULTS if fused.dense else Port.CONVOLVED
+        port = source = _output(operation)
         if fused.activation is not None:
             assert isinstance(fused.activation.operation, ActivationTable)
             set_activation(builder, fused.activation.operation)
@@ -57,7 +65,7 @@ class Lowering:
         elif isinstance(operation, Depthwise):
             self._depthwise(fused.main, operation, port)
         else:
-            self._plain(fused.main)
+            self._plain(fused.main, port)
         if fused.activation is not None:
             builder.unroute(source)
 
@@ -102,8 +110,8 @@ class Lowering:
             port=port,
         )
 
-    def _plain(self, node: Node) -> None:
-        """Operations that run alone."""
+    def _plain(self, node: Node, port: Port) -> None:
+        """Operations that nothing goes to but from memory. port: of an addition's results."""
         builder, operation, out = self.builder, node.operation, self.out
         start, stop = self._span(node)
         values = [self.regions[view.source].of_view(view, start, stop) for view in node.inputs]
@@ -117,7 +125,7 @@ class Lowering:
             lower_activation(builder, operation, values[0], out, start)
         elif isinstance(operation, Residual):
             second = values[1] if operation.positions is None else self._positions(operation)
-            lower_residual(builder, operation, (values[0], second), out, start)
+            lower_residual(builder, operation, (values[0], second), out, start, port=port)
         else:
             raise UserError(f"{node.name}: the compiler knows no {type(operation).__name__}")
 

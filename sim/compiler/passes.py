@@ -6,11 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiler.builder import Builder, Levels, pack_nibbles
-from sim.compiler.loops import Nest
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.layer import QuantizedLayer, weight_nibbles
 from sim.machine import sweep
-from sim.machine.commands import Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
@@ -123,8 +121,7 @@ def copy_weights(builder: Builder, layer: Passes) -> dict[int, int]:
     copies = {}
     for address, size in layer.planes:
         copies[address] = builder.near.take(size)
-        builder.write_block(Port.COPIED, copies[address], size)
-        builder.nests(Opcode.READ, Port.COPY, [(Nest(address, ((size // builder.beat, builder.beat),)), 0)])
+        builder.copy(address, copies[address], size)
     builder.wait()
     return copies
 

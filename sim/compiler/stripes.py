@@ -15,6 +15,7 @@ from sim.contract.attention import Attention
 from sim.contract.depthwise import Depthwise
 from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
+from sim.contract.residual import Residual
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ def rows_of(shape: tuple[int, ...]) -> int:
 def chains(nodes: Sequence[Node], readers: Mapping[int, int], lanes: int) -> list[list[Node]]:
     """The operations in order, those together whose results only the next one reads, as they stand.
 
-    readers: how many inputs read each tensor. lanes: values of a beat. A chain begins with a dense layer or a norm.
+    readers: how many inputs read each tensor. lanes: values of a beat. A chain begins with a dense layer or a norm, and
+    an addition of its result to a tensor from outside ends it, but for an activation behind that; so does an addition
+    begin one.
     """
     result: list[list[Node]] = []
     for node in nodes:
@@ -59,15 +62,36 @@ def _continues(chain: list[Node], node: Node, readers: Mapping[int, int], lanes:
     last = chain[-1]
     if isinstance(node.operation, Attention):
         return isinstance(chain[0].operation, QuantizedLayer | LayerNorm) and _splits(last, node, readers, lanes)
+    if readers[last.number] != 1:
+        return False
+    if isinstance(node.operation, Residual):
+        return _adds(chain, node)
     kinds = QuantizedLayer | LayerNorm | ActivationTable | Depthwise
+    starts = QuantizedLayer | LayerNorm | Residual
+    behind = isinstance(last.operation, kinds) or isinstance(node.operation, ActivationTable)
     return (
-        isinstance(chain[0].operation, QuantizedLayer | LayerNorm)
-        and all(isinstance(one.operation, kinds) for one in (last, node))
-        and node.inputs[0].source == last.number
-        and node.inputs[0].beats is None
-        and readers[last.number] == 1
-        and node.inputs[0].shape == last.shape
+        isinstance(chain[0].operation, starts) and isinstance(node.operation, kinds) and behind and _reads(node, last)
     )
+
+
+def _reads(node: Node, last: Node) -> bool:
+    """True where the first input is the last result as it stands."""
+    view = node.inputs[0]
+    return view.source == last.number and view.beats is None and view.shape == last.shape
+
+
+def _adds(chain: list[Node], node: Node) -> bool:
+    """True for an addition of a chain's last result, of a dense layer, to a tensor from outside, as both stand.
+
+    Chains with convolutions keep their sums apart: stripes of the map overlap, so that nothing may be written in place.
+    """
+    last = chain[-1]
+    if not isinstance(last.operation, QuantizedLayer) or any(isinstance(one.operation, Depthwise) for one in chain):
+        return False
+    inside = {one.number for one in chain}
+    sources = [view.source for view in node.inputs]
+    as_they_stand = all(view.beats is None and view.shape == node.shape == last.shape for view in node.inputs)
+    return len(sources) == 2 and as_they_stand and sum(source in inside for source in sources) == 1
 
 
 def _splits(last: Node, node: Node, readers: Mapping[int, int], lanes: int) -> bool:

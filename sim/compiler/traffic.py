@@ -41,11 +41,24 @@ def is_near(command: Command, preset: MachinePreset) -> bool:
     return command.address >= preset.memory_bytes
 
 
+def near_share(command: Command, preset: MachinePreset) -> float:
+    """Of the beats of a READ or WRITE, how many are of near memory; operands of an addition may be in one memory each.
+
+    A loop that goes from one memory to the other has two rounds.
+    """
+    near = is_near(command, preset)
+    for count, stride in zip(command.counts[1:], command.strides, strict=True):
+        if count == 2 and (command.address + stride >= preset.memory_bytes) != near:
+            return 0.5
+    return 1.0 if near else 0.0
+
+
 def moved(command: Command, preset: MachinePreset) -> Beats:
     """By one command, done once."""
     beats, near = command.beats, is_near(command, preset)
     if command.opcode == Opcode.READ:
-        return Beats(beats_near_read=beats) if near else Beats(beats_read=beats)
+        of_near = int(beats * near_share(command, preset))
+        return Beats(beats_near_read=of_near, beats_read=beats - of_near)
     if command.opcode == Opcode.WRITE:
         return Beats(beats_near_written=beats) if near else Beats(beats_written=beats)
     return Beats()

@@ -54,15 +54,22 @@ def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out
 
 
 def lower_residual(
-    builder: Builder, residual: Residual, operands: tuple[NDArray[np.int64], NDArray[np.int64]], out: Region, start: int
+    builder: Builder,
+    residual: Residual,
+    operands: tuple[NDArray[np.int64], NDArray[np.int64]],
+    out: Region,
+    start: int,
+    *,
+    port: Port = Port.SUMS,
 ) -> None:
-    """The sum of two operands whose beats are at addresses (tokens, beats)."""
+    """The sum of two operands whose beats are at addresses (tokens, beats). port: SUMS, or the output at the end of its
+    route."""
     builder.send(
         Port.RESIDUAL_SETTING,
         first=residual.first_exponent - residual.wide_exponent + DISTANCE_MAX,
         second=residual.second_exponent - residual.wide_exponent + DISTANCE_MAX,
     )
-    write_tokens(builder, Port.SUMS, out, start, len(operands[0]))
+    write_tokens(builder, port, out, start, len(operands[0]))
     first, second = (nest_beats(operand.reshape(-1), builder.beat, DIMENSIONS - 2) for operand in operands)
     if [nest.loops for nest in first] == [nest.loops for nest in second]:
         nests = [

@@ -7,23 +7,24 @@ from sim.cycles.memory import MemoryRate
 
 @dataclass(frozen=True)
 class Moving:
-    """Beats of a READ, of near memory or not, and beats that it causes to be written, of external and near memory."""
+    """Beats of a READ, the share of them of near memory, and beats that it causes to be written, of external and near
+    memory."""
 
     beats: int
-    near: bool
+    near: float
     writes: float
     near_writes: float
 
     @property
     def external(self) -> bool:
         """It uses the port to external memory."""
-        return not self.near or self.writes > 0
+        return self.near < 1 or self.writes > 0
 
     def of_port(self, beats: int) -> float:
         """Beats of external memory, of so many beats of the READ and all its writes."""
-        return self.writes + (0 if self.near else beats)
+        return self.writes + beats * (1 - self.near)
 
     def cycles(self, memory: MemoryRate, beats: int) -> float:
         """Of so many beats of the READ and all its writes; near memory takes a beat each way in a cycle."""
-        rate = memory.mixed if self.writes and not self.near else memory.beat
+        rate = memory.mixed if self.writes and self.near < 1 else memory.beat
         return max(beats, self.near_writes, self.of_port(beats) * rate)

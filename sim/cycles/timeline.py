@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compiler.traffic import is_near
+from sim.compiler.traffic import is_near, near_share
 from sim.cycles import delays
 from sim.cycles.array import ArrayTime
 from sim.cycles.code_blocks import CodeBlockTimes
@@ -129,7 +129,7 @@ class Timeline:
         taken = max(at, self._jobs[0], 0.0 if send else self._loops)
         owner = self.array if port in _ARRAY else self._units
         taking = owner.before(command, payloads)
-        moving = Moving(beats, is_near(command, self._preset), taking.writes, taking.near_writes)
+        moving = Moving(beats, near_share(command, self._preset), taking.writes, taking.near_writes)
         if send:
             first = last = taken
         else:
@@ -173,7 +173,7 @@ class Timeline:
             last = max(last, self._moved(gate, shared, moving) - delays.RESULTS_BEHIND)
         self._last = last
         self._requested += beats
-        answer = self._near_answer if moving.near else self._answer
+        answer = self._answer if moving.near < 1 else self._near_answer
         return self._first + answer, last + answer
 
     def _moved(self, start: float, cycles: float, moving: Moving) -> float:
@@ -186,13 +186,13 @@ class Timeline:
         number = self._requested - beats
         last = max(self._last, self._credit(self._requested - 1))
         burst = min(beats, delays.READ_DEPTH)
-        filled = self._first + burst * (1.0 if moving.near else self._memory.beat)
+        filled = self._first + max(burst, burst * (1 - moving.near) * self._memory.beat)
         resumed = self._credit(number + burst) if beats > burst else last + 1
         self._loops = last
         if resumed <= filled:
             self._port.use(self._first, last + 1, moving.of_port(beats))
             return
-        self._port.use(self._first, filled, 0 if moving.near else burst)
+        self._port.use(self._first, filled, burst * (1 - moving.near))
         self._port.use(resumed, last + 1, moving.of_port(beats - burst))
 
     def _codes(self, beats: float, start: float, end: float) -> None:

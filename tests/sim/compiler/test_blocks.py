@@ -95,7 +95,7 @@ def test_every_step_begins_and_ends_without_routes(program: Program) -> None:
                 taken.add(Port(fields["source"]).name)
                 (on.add if fields["on"] else on.discard)(fields["source"])
         assert not on, layer.names
-    assert taken == {"NORMED", "ENCODED", "RESULTS", "CONVOLVED"}
+    assert taken == {"NORMED", "ENCODED", "RESULTS", "CONVOLVED", "SUMS"}
 
 
 def test_no_result_of_a_step_lies_in_near_memory(program: Program) -> None:

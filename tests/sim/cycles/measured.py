@@ -9,8 +9,6 @@ TOY_TINY_VIT: Final = {
     "image_encoder.layers.0.blocks.0.act1": 9576,
     "image_encoder.layers.0.blocks.0.act2": 6929,
     "image_encoder.layers.0.blocks.0.conv3.c": 10298,
-    "image_encoder.layers.0.blocks.0.add": 5230,
-    "image_encoder.layers.0.blocks.0.act3": 4510,
     "image_encoder.layers.0.downsample.act1": 25655,
     "image_encoder.layers.0.downsample.act2": 13067,
     "image_encoder.layers.0.downsample.conv3.c": 27399,

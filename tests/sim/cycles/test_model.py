@@ -35,14 +35,17 @@ SHORT_LAYER = 3000
 
 @pytest.fixture(scope="module", params=MEASURED)
 def compiled(request: pytest.FixtureRequest) -> tuple[str, Program]:
-    """The programs whose cycles were measured."""
+    """The programs whose cycles were measured: before chains ran in stripes of near memory."""
     toy = getattr(networks, request.param)()
-    return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sim.compiler.compile.Compiler._near", lambda *_: False)
+        return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
 
 
 def test_within_a_few_percent_of_the_hardware(compiled: tuple[str, Program]) -> None:
     name, program = compiled
-    layers = program_cycles(program, ON_CHIP)
+    # An activation behind an addition runs with it since: that step has not been measured.
+    layers = [layer for layer in program_cycles(program, ON_CHIP) if not layer.names[0].endswith("blocks.0.add")]
     measured = MEASURED[name]
     assert [layer.names[-1] for layer in layers] == list(measured)
     for layer in layers:
