@@ -79,6 +79,10 @@ class Builder:
         """READ beats at these addresses (n,) in this order."""
         self.nests(Opcode.READ, port, [(nest, 0) for nest in nest_beats(addresses.reshape(-1), self.beat)])
 
+    def write(self, port: Port, addresses: NDArray[np.int64]) -> None:
+        """WRITE beats to these addresses, any shape, in this order."""
+        self.nests(Opcode.WRITE, port, [(nest, 0) for nest in nest_beats(addresses.reshape(-1), self.beat)])
+
     def read_tokens(self, port: Port, addresses: NDArray[np.int64]) -> None:
         """READ beats at addresses (tokens, beats), `last` with the last of a token."""
         self.nests(Opcode.READ, port, nest_tokens(addresses, self.beat))

@@ -8,12 +8,15 @@ import numpy as np
 from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
+from sim.compiler.held_constants import hold_constants, release_constants
 from sim.compiler.lowering import Lowering
 from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
 from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
+from sim.compiler.tile_choice import TileTrial, windows_of
+from sim.compiler.tiles import Tiles, in_windows
 from sim.compiler.trace import PICTURE, Node, View, trace
 from sim.contract.activation_table import ActivationTable
 from sim.contract.errors import UserError
@@ -119,6 +122,8 @@ class Compiler:
             stages = fuse(chain, self.builder.preset)
             if (token_by_token(stages) or in_windows(stages)) and self._near(chain, stages):
                 continue
+            if in_windows(stages) and self._tiled(chain, stages):
+                continue
             largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
                 self._striped(chain)
@@ -186,6 +191,26 @@ class Compiler:
             if view.source in self._regions and view.source != PICTURE and dead and view.channels == chain[-1].channels:
                 return self._regions[view.source]
         return None
+
+    def _tiled(self, chain: list[Node], stages: list[Fused]) -> bool:
+        """In windows of near memory, where they fit."""
+        builder = self.builder
+        tiles = Tiles(stages, builder.preset)
+        builder.begin_layer()
+        begin = len(builder.commands)
+        last = chain[-1]
+        result = self._region(last.tokens, last.channels, dense_results=True)
+        choice = TileTrial(builder, tiles, result, self._regions).choice()
+        if choice is None:
+            builder.memory.free(result.address)
+            return False
+        hold_constants(builder, choice.constants)
+        height, width, _ = last.shape
+        for window in windows_of(height, width, choice.rows, choice.columns):
+            tiles.lower(builder, window, result, self._regions)
+        release_constants(builder)
+        self._finish(chain, result, begin)
+        return True
 
     def _striped(self, chain: list[Node]) -> None:
         builder = self.builder

@@ -6,7 +6,7 @@ K tiles of many tokens: for long tokens, of which few fit the buffer. `sim.compi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
@@ -16,30 +16,17 @@ from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
 from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, write_codes
 from sim.compiler.memory import aligned
 from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
+from sim.compiler.results import Results
 from sim.contract.layer import QuantizedLayer
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
 
 
-@dataclass(frozen=True)
-class Results:
-    """Where the results of a layer's tokens go, from its first: address, pitch of a token; port: RESULTS, or the output
-    at the end of a route."""
-
-    address: int
-    pitch: int
-    port: Port = Port.RESULTS
-
-
 def _write_tile(builder: Builder, results: Results, tile: int, start: int, count: int) -> None:
     width = builder.preset.columns * 2
-    builder.write_loops(
-        results.port,
-        results.address + start * results.pitch + tile * width,
-        (width // builder.beat, builder.beat),
-        (count, results.pitch),
-    )
+    for address, loops in results.spans(start, count):
+        builder.write_loops(results.port, address + tile * width, (width // builder.beat, builder.beat), *loops)
 
 
 def _run_pass(builder: Builder, layer: Passes, one: Pass, tile: int, **fields: int) -> None:
@@ -185,8 +172,8 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         room = builder.take_near_first(count * plan.pitch)
         write_codes(builder, plan, values.part(begin, begin + count), room)
         builder.wait()
-        part = replace(results, address=results.address + begin * results.pitch)
-        run_kept(builder, passes, Codes(room, plan.pitch, plan.planes), replace(choice, kept=count), part)
+        codes = Codes(room, plan.pitch, plan.planes)
+        run_kept(builder, passes, codes, replace(choice, kept=count), results.behind(begin))
         builder.wait()
         builder.give_back(room)
 

@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from sim.compiler.attention import AttentionLowering
 from sim.compiler.builder import Builder
-from sim.compiler.dense import Results, lower_dense
+from sim.compiler.dense import lower_dense
 from sim.compiler.encode import Values
 from sim.compiler.fuse import Fused
 from sim.compiler.region import Region
+from sim.compiler.results import Results
 from sim.compiler.stripes import Rows, input_rows, rows_of
 from sim.compiler.trace import Node
 from sim.compiler.vector import (
@@ -69,20 +70,19 @@ class Lowering:
         if fused.activation is not None:
             builder.unroute(source)
 
-    def _span(self, node: Node) -> tuple[int, int]:
-        """Tokens of the rows of a result."""
+    def _tokens(self, node: Node) -> NDArray[np.int64]:
+        """Numbers of the tokens of the rows of a result."""
         per_row = node.tokens // rows_of(node.shape)
-        return self.rows.start * per_row, self.rows.stop * per_row
+        return np.arange(self.rows.start * per_row, self.rows.stop * per_row)
 
-    def _place(self, start: int) -> int:
-        """Address of token `start`."""
-        return self.out.address + (start - self.out.first) * self.out.pitch
+    def _results(self, node: Node, port: Port) -> Results:
+        """Where a dense layer's results go."""
+        return Results(int(self.out.at(self._tokens(node)[0])), self.out.pitch, port)
 
     def _dense(self, fused: Fused, layer: QuantizedLayer, port: Port) -> None:
         builder, view = self.builder, fused.first.inputs[0]
-        start, stop = self._span(fused.main)
-        addresses = self.regions[view.source].of_view(view, start, stop)
-        results = Results(self._place(start), self.out.pitch, port)
+        addresses = self.regions[view.source].of_view(view, self._tokens(fused.main))
+        results = self._results(fused.main, port)
         if fused.norm is None:
             lower_dense(builder, layer, Values(addresses), results)
             return
@@ -113,28 +113,28 @@ class Lowering:
     def _plain(self, node: Node, port: Port) -> None:
         """Operations that nothing goes to but from memory. port: of an addition's results."""
         builder, operation, out = self.builder, node.operation, self.out
-        start, stop = self._span(node)
-        values = [self.regions[view.source].of_view(view, start, stop) for view in node.inputs]
+        tokens = self._tokens(node)
+        values = [self.regions[view.source].of_view(view, tokens) for view in node.inputs]
         if isinstance(operation, Attention):
-            part = replace(out, address=self._place(start))
+            part = replace(out, address=int(out.at(tokens[0])))
             windows = self.rows.stop - self.rows.start
             AttentionLowering(builder, operation, windows, node.shape[1], part).lower(*values)
         elif isinstance(operation, LayerNorm):
-            lower_norm(builder, operation, values[0], out, start)
+            lower_norm(builder, operation, values[0], out, tokens)
         elif isinstance(operation, ActivationTable):
-            lower_activation(builder, operation, values[0], out, start)
+            lower_activation(builder, operation, values[0], out, tokens)
         elif isinstance(operation, Residual):
-            second = values[1] if operation.positions is None else self._positions(operation)
-            lower_residual(builder, operation, (values[0], second), out, start, port=port)
+            second = values[1] if operation.positions is None else self._positions(operation, tokens)
+            lower_residual(builder, operation, (values[0], second), out, tokens, port=port)
         else:
             raise UserError(f"{node.name}: the compiler knows no {type(operation).__name__}")
 
-    def _positions(self, operation: Residual) -> NDArray[np.int64]:
-        """Addresses of an operand that is no tensor: positions stored as wide values."""
+    def _positions(self, operation: Residual, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Addresses for these tokens of an operand that is no tensor: positions stored as wide values."""
         assert operation.positions is not None
         stored, out = operation.positions.values, self.out
         content = stored.reshape(-1, stored.shape[-1]).astype("<i2")
         padded = np.zeros((len(content), out.beats * out.beat // 2), "<i2")
         padded[:, : content.shape[1]] = content
         address = self.builder.constant(padded.tobytes())
-        return Region(address, out.beats * out.beat, out.beats, out.beat, out.zeros).of_tokens(0, len(content))
+        return Region(address, out.beats * out.beat, out.beats, out.beat, out.zeros).of_tokens(tokens)

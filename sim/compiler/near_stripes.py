@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, TypeAlias
 
+import numpy as np
+
 from sim.compiler.builder import Builder
 from sim.compiler.dense import results_pitch
 from sim.compiler.estimate import estimate
@@ -168,7 +170,7 @@ class NearStripes:
         pitch = source.beats * source.beat
         address = builder.near.take((stop - first) * pitch)
         builder.write_block(Port.COPIED, address, (stop - first) * pitch)
-        builder.read(Port.COPY, source.of_tokens(first, stop))
+        builder.read(Port.COPY, source.of_tokens(np.arange(first, stop)))
         builder.wait()
         return Region(address, pitch, source.beats, source.beat, source.zeros, first)
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+
 from sim.compiler.builder import Builder
 from sim.compiler.estimate import estimate
 from sim.compiler.fuse import Fused
@@ -72,7 +74,7 @@ class NearWindows:
         pitch = beats * builder.beat
         copy = Region(builder.memory.take(view.tokens * pitch), pitch, beats, builder.beat, builder.zeros)
         builder.write_block(Port.COPIED, copy.address, view.tokens * pitch)
-        builder.read(Port.COPY, source.of_view(view, 0, view.tokens))
+        builder.read(Port.COPY, source.of_view(view, np.arange(view.tokens)))
         builder.wait()
         return copy
 

@@ -23,19 +23,22 @@ class Region:
     first: int = 0
     dense: bool = False
 
-    def of_tokens(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Addresses int64 (tokens, beats) of the beats of tokens start..stop."""
-        token = np.arange(start - self.first, stop - self.first)
-        return self.address + token[:, None] * self.pitch + np.arange(self.beats) * self.beat
+    def at(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Addresses int64 of the first beats of tokens, any shape."""
+        return self.address + (tokens - self.first) * self.pitch
 
-    def of_view(self, view: View, start: int, stop: int) -> NDArray[np.int64]:
-        """Addresses int64 (tokens, beats of a token of the view) of what its tokens start..stop read."""
+    def of_tokens(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Addresses int64 (tokens, beats) of the beats of these tokens."""
+        return self.at(tokens)[:, None] + np.arange(self.beats) * self.beat
+
+    def of_view(self, view: View, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Addresses int64 (tokens, beats of a token of the view) of what these of its tokens read."""
         if view.beats is None:
-            return self.of_tokens(start, stop)
-        number = view.beats[start:stop].astype(np.int64)
+            return self.of_tokens(tokens)
+        number = view.beats[tokens].astype(np.int64)
         if self.dense:
             address = self.address + number * self.beat
         else:
             token, beat = np.divmod(number, self.beats)
-            address = self.address + (token - self.first) * self.pitch + beat * self.beat
+            address = self.at(token) + beat * self.beat
         return np.where(number == ZERO, self.zeros, address)

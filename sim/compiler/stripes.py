@@ -26,15 +26,17 @@ class Rows:
     stop: int
 
 
-def input_rows(node: Node, wanted: Rows, height: int) -> Rows:
-    """Rows of the first input of `height` rows that the wanted rows of a result need.
+def convolved(wanted: Rows, stride: int, length: int) -> Rows:
+    """Rows, or columns, of a map of so many that a 3 x 3 convolution with this stride needs for those that are wanted.
 
     With stride 2 the first is even, so that a part of a map has the same centres as the whole.
     """
-    if not isinstance(node.operation, Depthwise):
-        return wanted
-    stride = node.operation.stride
-    return Rows(max(0, stride * wanted.start - stride), min(height, stride * (wanted.stop - 1) + 2))
+    return Rows(max(0, stride * wanted.start - stride), min(length, stride * (wanted.stop - 1) + 2))
+
+
+def input_rows(node: Node, wanted: Rows, height: int) -> Rows:
+    """Rows of the first input of `height` rows that the wanted rows of a result need."""
+    return convolved(wanted, node.operation.stride, height) if isinstance(node.operation, Depthwise) else wanted
 
 
 def rows_of(shape: tuple[int, ...]) -> int:
@@ -66,12 +68,13 @@ def _continues(chain: list[Node], node: Node, readers: Mapping[int, int], lanes:
         return False
     if isinstance(node.operation, Residual):
         return _adds(chain, node)
+    if not isinstance(chain[0].operation, QuantizedLayer | LayerNorm | Residual) or not _reads(node, last):
+        return False
+    if any(isinstance(one.operation, Residual) for one in chain[1:]):
+        return isinstance(node.operation, ActivationTable) and isinstance(last.operation, Residual)
     kinds = QuantizedLayer | LayerNorm | ActivationTable | Depthwise
-    starts = QuantizedLayer | LayerNorm | Residual
     behind = isinstance(last.operation, kinds) or isinstance(node.operation, ActivationTable)
-    return (
-        isinstance(chain[0].operation, starts) and isinstance(node.operation, kinds) and behind and _reads(node, last)
-    )
+    return isinstance(node.operation, kinds) and behind
 
 
 def _reads(node: Node, last: Node) -> bool:
@@ -81,12 +84,9 @@ def _reads(node: Node, last: Node) -> bool:
 
 
 def _adds(chain: list[Node], node: Node) -> bool:
-    """True for an addition of a chain's last result, of a dense layer, to a tensor from outside, as both stand.
-
-    Chains with convolutions keep their sums apart: stripes of the map overlap, so that nothing may be written in place.
-    """
+    """True for an addition of a chain's last result, of a dense layer, to a tensor from outside, as both stand."""
     last = chain[-1]
-    if not isinstance(last.operation, QuantizedLayer) or any(isinstance(one.operation, Depthwise) for one in chain):
+    if not isinstance(last.operation, QuantizedLayer):
         return False
     inside = {one.number for one in chain}
     sources = [view.source for view in node.inputs]

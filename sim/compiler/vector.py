@@ -19,13 +19,9 @@ TOKENS_MAX = (1 << 16) - 1
 """Tokens of one command of LayerNorm."""
 
 
-def write_tokens(builder: Builder, port: Port, out: Region, start: int, count: int) -> None:
-    """WRITE the whole tokens start..start + count of a region."""
-    address = out.address + (start - out.first) * out.pitch
-    if out.pitch == out.beats * builder.beat:
-        builder.write_block(port, address, count * out.pitch)
-    else:
-        builder.write_loops(port, address, (out.beats, builder.beat), (count, out.pitch))
+def write_tokens(builder: Builder, port: Port, out: Region, tokens: NDArray[np.int64]) -> None:
+    """WRITE these whole tokens of a region."""
+    builder.write(port, out.of_tokens(tokens))
 
 
 def begin_norm(builder: Builder, norm: LayerNorm, tokens: int) -> None:
@@ -43,12 +39,14 @@ def begin_norm(builder: Builder, norm: LayerNorm, tokens: int) -> None:
     builder.send(Port.NORM_COMMAND, tokens=tokens, channels=channels, shift=norm.shift, epsilon=norm.epsilon)
 
 
-def lower_norm(builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out: Region, start: int) -> None:
+def lower_norm(
+    builder: Builder, norm: LayerNorm, values: NDArray[np.int64], out: Region, tokens: NDArray[np.int64]
+) -> None:
     """LayerNorm of the tokens whose beats are at addresses (tokens, beats)."""
     for begin in range(0, len(values), TOKENS_MAX):
         part = values[begin : begin + TOKENS_MAX]
         begin_norm(builder, norm, len(part))
-        write_tokens(builder, Port.NORMED, out, start + begin, len(part))
+        write_tokens(builder, Port.NORMED, out, tokens[begin : begin + TOKENS_MAX])
         builder.read(Port.NORM_VALUES, part)
     builder.wait()
 
@@ -58,7 +56,7 @@ def lower_residual(
     residual: Residual,
     operands: tuple[NDArray[np.int64], NDArray[np.int64]],
     out: Region,
-    start: int,
+    tokens: NDArray[np.int64],
     *,
     port: Port = Port.SUMS,
 ) -> None:
@@ -69,7 +67,7 @@ def lower_residual(
         first=residual.first_exponent - residual.wide_exponent + DISTANCE_MAX,
         second=residual.second_exponent - residual.wide_exponent + DISTANCE_MAX,
     )
-    write_tokens(builder, port, out, start, len(operands[0]))
+    write_tokens(builder, port, out, tokens)
     first, second = (nest_beats(operand.reshape(-1), builder.beat, DIMENSIONS - 2) for operand in operands)
     if [nest.loops for nest in first] == [nest.loops for nest in second]:
         nests = [
@@ -89,13 +87,42 @@ def set_activation(builder: Builder, activation: ActivationTable) -> None:
 
 
 def lower_activation(
-    builder: Builder, activation: ActivationTable, values: NDArray[np.int64], out: Region, start: int
+    builder: Builder, activation: ActivationTable, values: NDArray[np.int64], out: Region, tokens: NDArray[np.int64]
 ) -> None:
     """A function of every value of the tokens whose beats are at addresses (tokens, beats)."""
     set_activation(builder, activation)
-    write_tokens(builder, Port.ACTIVATED, out, start, len(values))
+    write_tokens(builder, Port.ACTIVATED, out, tokens)
     builder.read(Port.ACTIVATION_VALUES, values)
     builder.wait()
+
+
+def begin_depthwise(builder: Builder, depthwise: Depthwise, rows: int, columns: int) -> list[int]:
+    """Give the unit the size of a map. Returns addresses of the records of each `lanes` channels.
+
+    Raises UserError when the map is too wide for the unit, or too narrow.
+    """
+    preset = builder.preset
+    if columns > preset.map_columns or columns < MAP_COLUMNS_MIN:
+        raise UserError(
+            f"{depthwise.name} is {columns} columns wide; preset {preset.name} takes "
+            f"{MAP_COLUMNS_MIN}..{preset.map_columns}"
+        )
+    channels = depthwise.multiplier.size
+    spare = -channels % preset.lanes
+    weight = np.pad(depthwise.weight.reshape(channels, TAPS), ((0, spare), (0, 0)))
+    fields = {f"weight{tap}": weight[:, tap] for tap in range(TAPS)}
+    fields |= {"multiplier": np.pad(depthwise.multiplier, (0, spare)), "bias": np.pad(depthwise.bias, (0, spare))}
+    records = builder.records(Port.DEPTHWISE_CHANNEL, fields)
+    groups = (channels + spare) // preset.lanes
+    address = builder.constant(records)
+    builder.send(
+        Port.DEPTHWISE_MAP,
+        last_row=rows - 1,
+        last_column=columns - 1,
+        stride_two=depthwise.stride - 1,
+        shift=depthwise.shift,
+    )
+    return [address + group * (len(records) // groups) for group in range(groups)]
 
 
 def lower_depthwise(
@@ -114,33 +141,13 @@ def lower_depthwise(
     port: CONVOLVED, or the output at the end of its route. What the unit gives beyond the rows that are wanted, at the
     edges of a part of a map, is written where nobody reads.
     """
-    preset, beat = builder.preset, builder.beat
+    beat, stride = builder.beat, depthwise.stride
     count = rows[1] - rows[0]
-    stride = depthwise.stride
-    if columns > preset.map_columns or columns < MAP_COLUMNS_MIN:
-        raise UserError(
-            f"{depthwise.name} is {columns} columns wide; preset {preset.name} takes "
-            f"{MAP_COLUMNS_MIN}..{preset.map_columns}"
-        )
-    channels = depthwise.multiplier.size
-    spare = -channels % preset.lanes
-    weight = np.pad(depthwise.weight.reshape(channels, TAPS), ((0, spare), (0, 0)))
-    fields = {f"weight{tap}": weight[:, tap] for tap in range(TAPS)}
-    fields |= {"multiplier": np.pad(depthwise.multiplier, (0, spare)), "bias": np.pad(depthwise.bias, (0, spare))}
-    records = builder.records(Port.DEPTHWISE_CHANNEL, fields)
-    of_group = len(records) // (-(-channels // preset.lanes))
-    address = builder.constant(records)
-    builder.send(
-        Port.DEPTHWISE_MAP,
-        last_row=count - 1,
-        last_column=columns - 1,
-        stride_two=stride - 1,
-        shift=depthwise.shift,
-    )
+    records = begin_depthwise(builder, depthwise, count, columns)
     width = -(-columns // stride)
     given = (rows[0] // stride, rows[0] // stride + -(-count // stride))
     junk = builder.memory.take(beat)
-    for group in range(-(-channels // preset.lanes)):
+    for group, channels in enumerate(records):
         for first, last, kept in (
             (given[0], wanted[0], False),
             (wanted[0], wanted[1], True),
@@ -151,7 +158,7 @@ def lower_depthwise(
                 builder.write_loops(port, place, (1, beat), (width, out.pitch), (last - first, width * out.pitch))
             elif first < last:
                 builder.write_loops(port, junk, (1, beat), (width * (last - first), 0))
-        builder.read_block(Port.DEPTHWISE_CHANNEL, address + group * of_group, preset.lanes)
+        builder.read_block(Port.DEPTHWISE_CHANNEL, channels, builder.preset.lanes)
         place = source.address + (rows[0] * columns - source.first) * source.pitch + group * beat
         builder.read_loops(
             Port.DEPTHWISE_VALUES, place, (1, beat), (columns, source.pitch), (count, columns * source.pitch)
