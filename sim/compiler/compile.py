@@ -14,6 +14,7 @@ from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_to
 from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
 from sim.compiler.rounds import roll
+from sim.compiler.same_tiles import SameTiles
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.tile_choice import TileTrial, windows_of
 from sim.compiler.tiles import Tiles, in_windows
@@ -206,8 +207,9 @@ class Compiler:
             return False
         hold_constants(builder, choice.constants)
         height, width, _ = last.shape
+        same = SameTiles(builder, tiles, result, self._regions)
         for window in windows_of(height, width, choice.rows, choice.columns):
-            tiles.lower(builder, window, result, self._regions)
+            same.lower(window)
         release_constants(builder)
         self._finish(chain, result, begin)
         return True

@@ -20,7 +20,7 @@ from sim.contract.layer import QuantizedLayer
 from sim.machine.commands import Command
 from sim.machine.settings import MAP_COLUMNS_MIN
 
-TRIED: Final = 6
+TRIED: Final = 3
 """Sizes that are tried, of those with the fewest bytes in between."""
 
 

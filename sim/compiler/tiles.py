@@ -41,7 +41,7 @@ class WindowLowering(Lowering):
 
     def _results(self, node: Node, port: Port) -> Results:
         columns = node.shape[1]
-        corner = self.window.rows.start * columns + self.window.columns.start
+        corner = self.window.corner(columns)
         first, below = self.out.at(np.array([corner, corner + columns])).tolist()
         return Results(first, self.out.pitch, port, self.window.width, below - first)
 
@@ -112,6 +112,19 @@ class Tiles:
             operation = stage.main.operation
             given.append(convolved_window(given[-1], operation.stride) if isinstance(operation, Depthwise) else window)
         return given
+
+    def shape(self, wanted: Window) -> tuple[tuple[int, ...], ...]:
+        """Equal for windows whose commands differ in addresses of external memory alone: sizes and places of all that
+        the stages leave, counted from the wanted window."""
+        scale, result = 1, []
+        for stage, window in zip(self.stages[::-1], self.windows(wanted)[::-1], strict=True):
+            top, left = (
+                window.rows.start - scale * wanted.rows.start,
+                window.columns.start - scale * wanted.columns.start,
+            )
+            result.append((window.height, window.width, top, left))
+            scale *= stage.main.operation.stride if isinstance(stage.main.operation, Depthwise) else 1
+        return tuple(result)
 
     def near_bytes(self, wanted: Window) -> int:
         """Bytes of near memory for a window, but constants."""

@@ -33,6 +33,10 @@ class Window:
         """Of the window."""
         return self.height * self.width
 
+    def corner(self, columns: int) -> int:
+        """Number of its first pixel in a map of so many columns."""
+        return self.rows.start * columns + self.columns.start
+
     def tokens(self, columns: int) -> NDArray[np.int64]:
         """Numbers of its pixels in a map of so many columns, row by row."""
         rows = np.arange(self.rows.start, self.rows.stop)
