@@ -1,4 +1,4 @@
-"""Windows that differ in their place alone are lowered once: the commands of the others are those at other addresses."""
+"""Windows that differ in their place alone are lowered once: the others have the same commands at other addresses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -41,17 +41,14 @@ class SameTiles:
     def _shifts(self, there: Window, here: Window) -> list[Shift]:
         """Of the tensor that the chain reads, and of its result."""
         view, last = self.tiles.stages[0].first.inputs[0], self.tiles.stages[-1].main
-        tensors = (
-            (self.regions[view.source], view.tokens, view.shape[1], self.tiles.windows(there)[0]),
-            (self.result, last.tokens, last.shape[1], there),
+        read, before = (self.tiles.windows(window)[0] for window in (here, there))
+        moves = (
+            (self.regions[view.source], view.tokens, read.corner(view.shape[1]) - before.corner(view.shape[1])),
+            (self.result, last.tokens, here.corner(last.shape[1]) - there.corner(last.shape[1])),
         )
         return [
-            (
-                region.address,
-                region.address + tokens * region.pitch,
-                region.pitch * (new.corner(columns) - old.corner(columns)),
-            )
-            for (region, tokens, columns, old), new in zip(tensors, (self.tiles.windows(here)[0], here), strict=True)
+            (region.address, region.address + tokens * region.pitch, pixels * region.pitch)
+            for region, tokens, pixels in moves
         ]
 
     @staticmethod

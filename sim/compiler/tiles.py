@@ -118,10 +118,8 @@ class Tiles:
         the stages leave, counted from the wanted window."""
         scale, result = 1, []
         for stage, window in zip(self.stages[::-1], self.windows(wanted)[::-1], strict=True):
-            top, left = (
-                window.rows.start - scale * wanted.rows.start,
-                window.columns.start - scale * wanted.columns.start,
-            )
+            top = window.rows.start - scale * wanted.rows.start
+            left = window.columns.start - scale * wanted.columns.start
             result.append((window.height, window.width, top, left))
             scale *= stage.main.operation.stride if isinstance(stage.main.operation, Depthwise) else 1
         return tuple(result)
