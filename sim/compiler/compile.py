@@ -142,9 +142,10 @@ class Compiler:
             raise UserError(f"{fused.main.name} does not fit a command of the machine ({error})") from error
         self._finish(fused.nodes, region, begin)
 
-    def _finish(self, chain: list[Node], region: Region, begin: int) -> None:
+    def _finish(self, chain: list[Node], region: Region, begin: int, *, rolled: bool = False) -> None:
         node = chain[-1]
-        self.builder.commands[begin:] = roll(self.builder.commands[begin:], begin)
+        if not rolled:
+            self.builder.commands[begin:] = roll(self.builder.commands[begin:], begin)
         self._regions[node.number] = region
         span = begin * COMMAND_BYTES, len(self.builder.commands) * COMMAND_BYTES
         names = tuple(one.name for one in chain)
@@ -207,11 +208,10 @@ class Compiler:
             return False
         hold_constants(builder, choice.constants)
         height, width, _ = last.shape
-        same = SameTiles(builder, tiles, result, self._regions)
-        for window in windows_of(height, width, choice.rows, choice.columns):
-            same.lower(window)
+        windows = windows_of(height, width, choice.rows, choice.columns)
+        SameTiles(builder, tiles, result, self._regions).lower(windows)
         release_constants(builder)
-        self._finish(chain, result, begin)
+        self._finish(chain, result, begin, rolled=True)
         return True
 
     def _striped(self, chain: list[Node]) -> None:

@@ -4,6 +4,7 @@ Bodies are chosen by commands run per command stored, wherever they lie; what is
 Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: hence the choice.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -105,9 +106,15 @@ def _chosen(kinds: NDArray[np.int64], addresses: NDArray[np.int64], offset: int)
 def roll(commands: list[Command], start: int) -> list[Command]:
     """The same work in fewer commands, the first of which will be number `start` of the program."""
     addresses = np.array([one.address for one in commands], np.int64)
+    return repeated(commands, start, _chosen(_kinds(commands), addresses, 0))
+
+
+def repeated(commands: list[Command], start: int, bodies: Iterable[Body]) -> list[Command]:
+    """The same work, with these bodies as such. Their addresses grow evenly, by as many steps as there are bases."""
+    addresses = np.array([one.address for one in commands], np.int64)
     result: list[Command] = []
     at = 0
-    for body in _chosen(_kinds(commands), addresses, 0):
+    for body in bodies:
         result += commands[at : body.start]
         first = start + len(result)
         end = body.start + body.length
