@@ -17,7 +17,7 @@ from sim.compiler.rounds import roll
 from sim.compiler.same_tiles import SameTiles
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.tile_choice import TileTrial, windows_of
-from sim.compiler.tiles import Tiles, in_windows
+from sim.compiler.tiles import Tiles, in_tiles
 from sim.compiler.trace import PICTURE, Node, View, trace
 from sim.contract.activation_table import ActivationTable
 from sim.contract.errors import UserError
@@ -123,7 +123,7 @@ class Compiler:
             stages = fuse(chain, self.builder.preset)
             if (token_by_token(stages) or in_windows(stages)) and self._near(chain, stages):
                 continue
-            if in_windows(stages) and self._tiled(chain, stages):
+            if in_tiles(stages) and self._tiled(chain, stages):
                 continue
             largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
             if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:

@@ -59,7 +59,7 @@ class WindowLowering(Lowering):
         builder.wait()
 
 
-def in_windows(stages: Sequence[Fused]) -> bool:
+def in_tiles(stages: Sequence[Fused]) -> bool:
     """True for dense layers and depthwise convolutions of maps, some of each, and an addition to the last dense layer.
 
     Dense layers are at either end, but for the addition.
