@@ -32,7 +32,7 @@ def in_windows(toy: Any, patch: pytest.MonkeyPatch, rows: int, columns: int) -> 
     return compile_encoder(toy.parameters, toy.architecture, replace(TINY, near_bytes=1 << 18))
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(24, 24), (5, 7), (4, 24), (24, 3), (3, 4)])
+@pytest.mark.parametrize(("rows", "columns"), [(24, 24), (5, 7), (4, 24), (24, 3)])
 def test_windows_of_any_size_are_golden(
     toy_tiny_vit: Any, monkeypatch: pytest.MonkeyPatch, rows: int, columns: int
 ) -> None:
@@ -116,10 +116,10 @@ def test_windows_made_from_others_have_the_commands_of_their_own(
             if one.opcode != Opcode.REPEAT
         ]
 
-    moved = in_windows(toy_tiny_vit, monkeypatch, 2, 3)
+    moved = in_windows(toy_tiny_vit, monkeypatch, 3, 4)
     shape, number = Tiles.shape, iter(range(1 << 30))
     monkeypatch.setattr(Tiles, "shape", lambda self, wanted: (shape(self, wanted), next(number)))
-    own = in_windows(toy_tiny_vit, monkeypatch, 2, 3)
+    own = in_windows(toy_tiny_vit, monkeypatch, 3, 4)
     assert done(moved) == done(own)
     assert len(moved.commands) < len(own.commands)
 
