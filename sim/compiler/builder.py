@@ -5,7 +5,7 @@ NEAR on, those of working memory from 0 on, and distances between them carry DAT
 afterwards is one addition.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
 from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
+from sim.compiler.rounds import roll
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
@@ -23,6 +24,9 @@ from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
 DATA: Final = 1 << 40
 NEAR: Final = 1 << 56
+
+LONG_PART: Final = 1 << 17
+"""Commands of a part of a step that is rolled up before the rest is made: a step of millions is never there whole."""
 
 Levels = tuple[int, ...]
 
@@ -42,6 +46,8 @@ class Builder:
         self.commands: list[Command] = []
         self.memory = Allocator()
         self.near = Allocator(NEAR, preset.near_bytes)
+        self._rolled = 0
+        self._sent: dict[tuple[Port, tuple[tuple[str, int], ...]], Command] = {}
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
         self.begin_layer()
@@ -105,9 +111,12 @@ class Builder:
 
     def send(self, port: Port, **fields: int) -> None:
         """SEND one record."""
-        self.commands.append(
-            Command(Opcode.SEND, port, payload=pack_records(port, self.preset, fields)[: record_bytes(port)])
-        )
+        # Packing takes far longer than looking up, and most records are sent over and over.
+        record = port, tuple(fields.items())
+        if record not in self._sent:
+            payload = pack_records(port, self.preset, fields)[: record_bytes(port)]
+            self._sent[record] = Command(Opcode.SEND, port, payload=payload)
+        self.commands.append(self._sent[record])
 
     def wait(self) -> None:
         """WAIT, unless nothing has been written since the last."""
@@ -121,6 +130,26 @@ class Builder:
     def unroute(self, source: Port) -> None:
         """It goes to memory again; all that passed the route has been waited for."""
         self.send(Port.ROUTE, source=source, on=0, beats=0)
+
+    def recorded(self, emit: Callable[[], None]) -> list[Command]:
+        """The commands that `emit` gives, taken off again, for a program to give them many times."""
+        begin = len(self.commands)
+        emit()
+        commands = self.commands[begin:]
+        del self.commands[begin:]
+        return commands
+
+    # Rounds
+
+    def roll(self) -> None:
+        """Roll up what repeats of the commands since the last time."""
+        self.commands[self._rolled :] = roll(self.commands[self._rolled :], self._rolled)
+        self._rolled = len(self.commands)
+
+    def roll_long(self) -> None:
+        """The same at the end of a part of a step, where the part is long."""
+        if len(self.commands) - self._rolled > LONG_PART:
+            self.roll()
 
     # Memory of what is small and does not outlive a step
 

@@ -10,7 +10,6 @@ from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.lowering import Lowering
 from sim.compiler.region import Region
-from sim.compiler.rounds import roll
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.trace import PICTURE, Node, View, trace
 from sim.contract.activation_table import ActivationTable
@@ -132,7 +131,7 @@ class Compiler:
 
     def _finish(self, chain: list[Node], region: Region, begin: int) -> None:
         node = chain[-1]
-        self.builder.commands[begin:] = roll(self.builder.commands[begin:], begin)
+        self.builder.roll()
         self._regions[node.number] = region
         span = begin * COMMAND_BYTES, len(self.builder.commands) * COMMAND_BYTES
         names = tuple(one.name for one in chain)

@@ -7,7 +7,7 @@ K tiles of many tokens: for long tokens, of which few fit the buffer. `sim.compi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 
 from sim.compiler.block_choice import BlockChoice, LayerSize, choose_blocks
@@ -17,6 +17,7 @@ from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, writ
 from sim.compiler.memory import aligned
 from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
 from sim.contract.layer import QuantizedLayer
+from sim.machine.commands import Command
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
@@ -43,7 +44,7 @@ def _write_tile(builder: Builder, results: Results, tile: int, start: int, count
 
 
 def _run_pass(builder: Builder, layer: Passes, one: Pass, tile: int, **fields: int) -> None:
-    """A command of the array and its operands."""
+    """A command of the array and its operands, the same for every block of as many tokens."""
     array_command(builder, Phase.DENSE, codebook=one.codebook, **fields)
     builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
     if fields["first"]:
@@ -52,31 +53,34 @@ def _run_pass(builder: Builder, layer: Passes, one: Pass, tile: int, **fields: i
     builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
 
 
-def _whole_steps(builder: Builder, layer: Passes, results: Results, start: int, count: int) -> list[Step]:
-    """Every column tile on a block that holds all codes of its tokens."""
-
-    def step(tile: int, number: int) -> None:
-        first, last = number == 0, number == len(layer.passes) - 1
-        if first:
-            _write_tile(builder, results, tile, start, count)
-        _run_pass(
-            builder,
-            layer,
-            layer.passes[number],
-            tile,
-            queries=count,
-            first=first,
-            last=last,
-            release=last and tile == layer.columns - 1,
-            word=layer.passes[number].word,
-            pitch=layer.words,
-        )
-
-    return [partial(step, tile, number) for tile in range(layer.columns) for number in range(len(layer.passes))]
+def _whole_pass(builder: Builder, layer: Passes, count: int, tile: int, number: int) -> None:
+    """A pass on a block that holds all codes of its tokens."""
+    last = number == len(layer.passes) - 1
+    _run_pass(
+        builder,
+        layer,
+        layer.passes[number],
+        tile,
+        queries=count,
+        first=number == 0,
+        last=last,
+        release=last and tile == layer.columns - 1,
+        word=layer.passes[number].word,
+        pitch=layer.words,
+    )
 
 
 def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, results: Results) -> None:
     """All values in blocks of up to `block` tokens that the encoder fills."""
+
+    @cache
+    def commands(count: int, tile: int, number: int) -> list[Command]:
+        return builder.recorded(partial(_whole_pass, builder, layer, count, tile, number))
+
+    def step(start: int, count: int, tile: int, number: int) -> None:
+        if number == 0:
+            _write_tile(builder, results, tile, start, count)
+        builder.commands += commands(count, tile, number)
 
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, values.count, block):
@@ -86,7 +90,11 @@ def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, res
                 tokens=count,
                 beats=values.cycles(builder.preset),
                 feed=partial(values.part(start, start + count).read, builder),
-                steps=_whole_steps(builder, layer, results, start, count),
+                steps=[
+                    partial(step, start, count, tile, number)
+                    for tile in range(layer.columns)
+                    for number in range(len(layer.passes))
+                ],
                 period=len(layer.passes),
             )
 
@@ -101,6 +109,20 @@ def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice,
         for _, passes in groupby(sorted(layer.passes, key=lambda one: one.word), lambda one: one.word // choice.words)
     ]
     word_bytes = builder.preset.rows // 2
+
+    @cache
+    def commands(count: int, tile: int, number: int, place: int) -> list[Command]:
+        passes = chunks[number]
+        begin = passes[0].word // choice.words * choice.words
+        fields = {
+            "queries": count,
+            "first": number == place == 0,
+            "last": number == len(chunks) - 1 and place == len(passes) - 1,
+            "release": place == len(passes) - 1,
+            "word": passes[place].word - begin,
+            "pitch": min(choice.words, layer.words - begin),
+        }
+        return builder.recorded(partial(_run_pass, builder, layer, passes[place], tile, **fields))
 
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, choice.kept, choice.tokens):
@@ -119,21 +141,9 @@ def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice,
             read_words(builder, address, words, stop - first, codes.pitch)
 
         def step(place: int) -> None:
-            first, last = number == place == 0, number == len(chunks) - 1 and place == len(passes) - 1
-            if first:
+            if number == place == 0:
                 _write_tile(builder, results, tile, start, count)
-            _run_pass(
-                builder,
-                layer,
-                passes[place],
-                tile,
-                queries=count,
-                first=first,
-                last=last,
-                release=place == len(passes) - 1,
-                word=passes[place].word - begin,
-                pitch=words,
-            )
+            builder.commands += commands(count, tile, number, place)
 
         beats = words * word_bytes // builder.beat
         steps = [partial(step, place) for place in range(len(passes))]

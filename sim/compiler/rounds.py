@@ -37,16 +37,18 @@ class Body(NamedTuple):
 
 
 def _kinds(commands: list[Command]) -> NDArray[np.int64]:
-    """A number for everything of a command but its address."""
+    """A number for everything of a command but its address, counted in the order in which they first come."""
     numbers: dict[tuple[object, ...], int] = {}
-    return np.array(
-        [
-            numbers.setdefault(
-                (one.opcode, one.port, one.counts, one.strides, one.token_dims, one.payloads, one.payload), len(numbers)
-            )
-            for one in commands
-        ]
-    )
+    # Most commands are given many times, the same object.
+    seen: dict[int, int] = {}
+    kinds = []
+    for one in commands:
+        kind = seen.get(id(one))
+        if kind is None:
+            what = one.opcode, one.port, one.counts, one.strides, one.token_dims, one.payloads, one.payload
+            kind = seen[id(one)] = numbers.setdefault(what, len(numbers))
+        kinds.append(kind)
+    return np.array(kinds, np.int64)
 
 
 def _lengths(kinds: NDArray[np.int64]) -> list[int]:
