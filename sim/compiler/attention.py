@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder, Levels
 from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
-from sim.compiler.dense import Results, run_kept
+from sim.compiler.dense import PassCommands, Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes, plan_operand
 from sim.compiler.passes import Pass, Passes, array_command, load_cycles, pack_weights, padded
 from sim.compiler.region import Region
@@ -422,7 +422,7 @@ class AttentionLowering:
             first_tile = head * self.width // TILE_CHANNELS
             codes = replace(self.q, address=self.q.address + self.q.plane(first_tile, 0))
             choice = replace(kept_blocks(preset, tokens, layer.words), kept=tokens)
-            run_kept(builder, layer, codes, choice, Results(vectors.address, width * 4))
+            run_kept(PassCommands(builder, layer), codes, choice, Results(vectors.address, width * 4))
             builder.wait()
             self._run_sets(head, vectors)
             builder.wait()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
 from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
-from sim.compiler.rounds import roll
+from sim.compiler.rounds import Known, roll
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
@@ -47,6 +47,7 @@ class Builder:
         self.memory = Allocator()
         self.near = Allocator(NEAR, preset.near_bytes)
         self._rolled = 0
+        self._known: Known = {}
         self._sent: dict[tuple[Port, tuple[tuple[str, int], ...]], Command] = {}
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
@@ -143,7 +144,7 @@ class Builder:
 
     def roll(self) -> None:
         """Roll up what repeats of the commands since the last time."""
-        self.commands[self._rolled :] = roll(self.commands[self._rolled :], self._rolled)
+        self.commands[self._rolled :] = roll(self.commands[self._rolled :], self._rolled, self._known)
         self._rolled = len(self.commands)
 
     def roll_long(self) -> None:

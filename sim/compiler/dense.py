@@ -7,7 +7,7 @@ K tiles of many tokens: for long tokens, of which few fit the buffer. `sim.compi
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 
 from sim.compiler.block_choice import BlockChoice, LayerSize, choose_blocks
@@ -43,44 +43,55 @@ def _write_tile(builder: Builder, results: Results, tile: int, start: int, count
     )
 
 
-def _run_pass(builder: Builder, layer: Passes, one: Pass, tile: int, **fields: int) -> None:
-    """A command of the array and its operands, the same for every block of as many tokens."""
-    array_command(builder, Phase.DENSE, codebook=one.codebook, **fields)
-    builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
-    if fields["first"]:
-        builder.read_block(Port.BIAS, layer.bias + tile * layer.bias_pitch, 1)
-    loads = builder.preset.rows // builder.preset.loader_rows
-    builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
+class PassCommands:
+    """Commands of the passes of a layer: the same for every block of as many tokens, so each is made once."""
+
+    def __init__(self, builder: Builder, layer: Passes) -> None:
+        self.builder, self.layer = builder, layer
+        self._made: dict[tuple[Pass | int, ...], list[Command]] = {}
+
+    def give(self, one: Pass, tile: int, **fields: int) -> None:
+        """A command of the array and its operands."""
+        key = one, tile, *fields.values()
+        if key not in self._made:
+            self._made[key] = self.builder.recorded(partial(self._make, one, tile, fields))
+        self.builder.commands += self._made[key]
+
+    def _make(self, one: Pass, tile: int, fields: dict[str, int]) -> None:
+        builder, layer = self.builder, self.layer
+        array_command(builder, Phase.DENSE, codebook=one.codebook, **fields)
+        builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
+        if fields["first"]:
+            builder.read_block(Port.BIAS, layer.bias + tile * layer.bias_pitch, 1)
+        loads = builder.preset.rows // builder.preset.loader_rows
+        builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
 
 
-def _whole_pass(builder: Builder, layer: Passes, count: int, tile: int, number: int) -> None:
-    """A pass on a block that holds all codes of its tokens."""
-    last = number == len(layer.passes) - 1
-    _run_pass(
-        builder,
-        layer,
-        layer.passes[number],
-        tile,
-        queries=count,
-        first=number == 0,
-        last=last,
-        release=last and tile == layer.columns - 1,
-        word=layer.passes[number].word,
-        pitch=layer.words,
-    )
+def _whole_steps(commands: PassCommands, results: Results, start: int, count: int) -> list[Step]:
+    """Every column tile on a block that holds all codes of its tokens."""
+    layer = commands.layer
+
+    def step(tile: int, number: int) -> None:
+        first, last = number == 0, number == len(layer.passes) - 1
+        if first:
+            _write_tile(commands.builder, results, tile, start, count)
+        commands.give(
+            layer.passes[number],
+            tile,
+            queries=count,
+            first=first,
+            last=last,
+            release=last and tile == layer.columns - 1,
+            word=layer.passes[number].word,
+            pitch=layer.words,
+        )
+
+    return [partial(step, tile, number) for tile in range(layer.columns) for number in range(len(layer.passes))]
 
 
-def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, results: Results) -> None:
+def run_encoded(commands: PassCommands, values: Values, block: int, results: Results) -> None:
     """All values in blocks of up to `block` tokens that the encoder fills."""
-
-    @cache
-    def commands(count: int, tile: int, number: int) -> list[Command]:
-        return builder.recorded(partial(_whole_pass, builder, layer, count, tile, number))
-
-    def step(start: int, count: int, tile: int, number: int) -> None:
-        if number == 0:
-            _write_tile(builder, results, tile, start, count)
-        builder.commands += commands(count, tile, number)
+    builder, layer = commands.builder, commands.layer
 
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, values.count, block):
@@ -90,39 +101,22 @@ def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, res
                 tokens=count,
                 beats=values.cycles(builder.preset),
                 feed=partial(values.part(start, start + count).read, builder),
-                steps=[
-                    partial(step, start, count, tile, number)
-                    for tile in range(layer.columns)
-                    for number in range(len(layer.passes))
-                ],
+                steps=_whole_steps(commands, results, start, count),
                 period=len(layer.passes),
             )
 
     run_blocks(builder, blocks())
 
 
-def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice, results: Results) -> None:
+def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results) -> None:
     """`kept` tokens from codes in memory: for every column tile, some words of some tokens a block, read again."""
+    builder, layer = commands.builder, commands.layer
     # Sums do not depend on the order of passes, so those of a chunk of words stand together.
     chunks = [
         list(passes)
         for _, passes in groupby(sorted(layer.passes, key=lambda one: one.word), lambda one: one.word // choice.words)
     ]
     word_bytes = builder.preset.rows // 2
-
-    @cache
-    def commands(count: int, tile: int, number: int, place: int) -> list[Command]:
-        passes = chunks[number]
-        begin = passes[0].word // choice.words * choice.words
-        fields = {
-            "queries": count,
-            "first": number == place == 0,
-            "last": number == len(chunks) - 1 and place == len(passes) - 1,
-            "release": place == len(passes) - 1,
-            "word": passes[place].word - begin,
-            "pitch": min(choice.words, layer.words - begin),
-        }
-        return builder.recorded(partial(_run_pass, builder, layer, passes[place], tile, **fields))
 
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, choice.kept, choice.tokens):
@@ -141,9 +135,19 @@ def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice,
             read_words(builder, address, words, stop - first, codes.pitch)
 
         def step(place: int) -> None:
-            if number == place == 0:
+            first, last = number == place == 0, number == len(chunks) - 1 and place == len(passes) - 1
+            if first:
                 _write_tile(builder, results, tile, start, count)
-            builder.commands += commands(count, tile, number, place)
+            commands.give(
+                passes[place],
+                tile,
+                queries=count,
+                first=first,
+                last=last,
+                release=place == len(passes) - 1,
+                word=passes[place].word - begin,
+                pitch=words,
+            )
 
         beats = words * word_bytes // builder.beat
         steps = [partial(step, place) for place in range(len(passes))]
@@ -180,10 +184,11 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
     choice = choose_blocks(preset, size, builder.near.room)
     copies = copy_weights(builder, passes) if choice.weights_near else {}
     passes = replace(passes, passes=tuple(moved(one, copies, passes.planes) for one in passes.passes))
+    commands = PassCommands(builder, passes)
     prepare_encoder(builder, plan)
     if not choice.kept:
         builder.route(Port.ENCODED)
-        run_encoded(builder, passes, values, choice.tokens, results)
+        run_encoded(commands, values, choice.tokens, results)
         builder.wait()
         builder.unroute(Port.ENCODED)
         for address in copies.values():
@@ -195,7 +200,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         write_codes(builder, plan, values.part(begin, begin + count), room)
         builder.wait()
         part = replace(results, address=results.address + begin * results.pitch)
-        run_kept(builder, passes, Codes(room, plan.pitch, plan.planes), replace(choice, kept=count), part)
+        run_kept(commands, Codes(room, plan.pitch, plan.planes), replace(choice, kept=count), part)
         builder.wait()
         builder.give_back(room)
 

@@ -4,8 +4,9 @@ Bodies are chosen by commands run per command stored, wherever they lie; what is
 Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: hence the choice.
 """
 
+import hashlib
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,12 +105,31 @@ def _chosen(kinds: NDArray[np.int64], addresses: NDArray[np.int64], offset: int)
     return sorted([body._replace(start=body.start + offset) for body in chosen] + rest)
 
 
-def roll(commands: list[Command], start: int) -> list[Command]:
-    """The same work in fewer commands, the first of which will be number `start` of the program."""
+Known: TypeAlias = dict[bytes, list[Body]]
+"""Bodies of sequences of commands that have been rolled up, by what the choice depends on."""
+
+
+def _known(kinds: NDArray[np.int64], addresses: NDArray[np.int64], known: Known) -> list[Body]:
+    """As `_chosen`. Addresses are only compared among commands of a kind: equal steps of a network are chosen once."""
+    _, first = np.unique(kinds, return_index=True)
+    relative = addresses - addresses[first][kinds]
+    key = hashlib.sha256(np.stack((kinds, relative)).tobytes()).digest()
+    if key not in known:
+        known[key] = _chosen(kinds, addresses, 0)
+    return known[key]
+
+
+def roll(commands: list[Command], start: int, known: Known | None = None) -> list[Command]:
+    """The same work in fewer commands, the first of which will be number `start` of the program.
+
+    known: from call to call, so that what only lies elsewhere is not searched again.
+    """
+    if not commands:
+        return []
     addresses = np.array([one.address for one in commands], np.int64)
     result: list[Command] = []
     at = 0
-    for body in _chosen(_kinds(commands), addresses, 0):
+    for body in _known(_kinds(commands), addresses, {} if known is None else known):
         result += commands[at : body.start]
         first = start + len(result)
         end = body.start + body.length
