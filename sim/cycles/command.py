@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sim.compiler.compile import compile_encoder
+from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.contract.errors import UserError
 from sim.contract.folder import read_folder
 from sim.cycles.memory import MEMORIES, SDRAM_MHZ, memory_rate
 from sim.cycles.model import program_cycles
 from sim.golden import GoldenModel
-from sim.machine.presets import PRESETS, preset_of
 from sim.record import write_json
 
 EXAMPLE = """\
@@ -32,10 +31,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
-    parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
-    parser.add_argument(
-        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
-    )
+    add_program_options(parser)
     parser.add_argument("--memory", choices=MEMORIES, default=MEMORIES[0], help="memory (default: onchip)")
     parser.add_argument(
         "--sdram-mhz",
@@ -50,13 +46,13 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    preset = preset_of(arguments.preset, arguments.memory_mb)
     if arguments.sdram_mhz <= 0:
         raise UserError(f"--sdram-mhz {arguments.sdram_mhz:g} is no clock; give MHz above 0")
-    memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
     folder = read_folder(arguments.model)
-    model = GoldenModel.from_contents(folder)
-    layers = program_cycles(compile_encoder(model.parameters, model.architecture, preset), memory)
+    program = chosen_program(arguments, folder, GoldenModel.from_contents(folder))
+    preset = program.preset
+    memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
+    layers = program_cycles(program, memory)
     cycles = sum(layer.cycles for layer in layers)
     seconds = cycles / (preset.clock_mhz * 1e6)
     totals = {
