@@ -14,9 +14,7 @@ from sim.machine.presets import PRESETS, preset_of
 
 def add_program_options(parser: Any) -> None:
     """Add the options from which `chosen_program` takes the program to a parser or a group of one."""
-    parser.add_argument(
-        "--preset", metavar="NAME", help=f"compile the program for this machine: {', '.join(PRESETS)}"
-    )
+    parser.add_argument("--preset", metavar="NAME", help=f"compile the program for this machine: {', '.join(PRESETS)}")
     parser.add_argument(
         "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
     )
