@@ -405,9 +405,18 @@ class AttentionLowering:
             self._position_command(PositionKind.NONE, self.tokens // columns, columns, rows)
 
     def _position_command(self, kind: PositionKind, down: int, across: int, rows: RowSet) -> None:
-        self.builder.send(
-            Port.POSITION_COMMAND, kind=kind, rows=down, columns=across, first_query=rows.first, queries=rows.queries
-        )
+        """The command for a set: sent where a window has one set, else read, so that sets differ in addresses alone and
+        roll up."""
+        builder, shape = self.builder, {"kind": kind, "rows": down, "columns": across}
+        if self.block == self.tokens:
+            builder.send(Port.POSITION_COMMAND, **shape, first_query=0, queries=self.tokens)
+            return
+        first = np.arange(0, self.tokens, self.block)
+        queries = np.minimum(self.block, self.tokens - first)
+        records = builder.records(Port.POSITION_COMMAND, shape | {"first_query": first, "queries": queries})
+        of_set = np.frombuffer(records, np.uint8).reshape(len(first), -1)
+        address = builder.constant(padded(of_set, len(first), builder.beat).tobytes())
+        builder.read_block(Port.POSITION_COMMAND, address + rows.first // self.block * builder.beat, 1)
 
     def _decomposed(self, bias: DecomposedBias) -> None:
         """Head by head: a dense layer from q to the products with both tables, then the head's sets."""

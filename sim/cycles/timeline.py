@@ -22,7 +22,7 @@ from sim.cycles.results import ResultsTime
 from sim.cycles.units import Taking, Units
 from sim.cycles.writer import Writer
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
-from sim.machine.ports import Port, payload_bytes
+from sim.machine.ports import Port, payload_bytes, record_bytes
 from sim.machine.presets import MachinePreset
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK
 
@@ -55,7 +55,7 @@ class _Delivered:
 class Timeline:
     """A machine from reset on, fed with commands in the order in which they are done.
 
-    image: what memory holds at first; of it only the codebooks are looked at.
+    image: what memory holds at first; of it only codebooks and commands of the position unit are looked at.
     """
 
     def __init__(self, preset: MachinePreset, memory: MemoryRate, image: NDArray[np.uint8]) -> None:
@@ -226,6 +226,9 @@ class Timeline:
         if command.port == Port.CODES:
             self._codes(payloads, first, end)
             return end
+        if command.port == Port.POSITION_COMMAND and command.opcode == Opcode.READ:
+            record = self._image[command.address : command.address + record_bytes(command.port)]
+            command = Command(Opcode.SEND, command.port, payload=record.tobytes())
         return self.array.after(command, first if command.port in (Port.SCALE, Port.BIAS) else end)
 
     def _weights(self, start: float, last: float, beats: int, parts: int) -> float:
