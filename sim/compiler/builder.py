@@ -6,24 +6,21 @@ afterwards is one addition.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.compiler.image import DATA, NEAR, placed_image
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
-from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
+from sim.compiler.memory import ALIGNMENT, Allocator, RoomError
 from sim.compiler.rounds import Known, roll
 from sim.contract.errors import UserError
-from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
+from sim.machine.commands import DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
-from sim.machine.presets import MEMORY_MB, MachinePreset
+from sim.machine.presets import MachinePreset
 from sim.machine.records import pack_records
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
-
-DATA: Final = 1 << 40
-NEAR: Final = 1 << 56
 
 LONG_PART: Final = 1 << 17
 """Commands of a part of a step that is rolled up before the rest is made: a step of millions is never there whole."""
@@ -234,42 +231,5 @@ class Builder:
     # The whole
 
     def image(self) -> tuple[bytes, list[Command], int]:
-        """Bytes of commands and constants, the commands as they stand in them, and the first address of working memory.
-
-        Raises UserError when the memory of the preset is too small.
-        """
-        data = aligned(len(self.commands) * COMMAND_BYTES)
-        work = data + aligned(len(self._data))
-        needed = work + self.memory.peak
-        if needed > self.preset.memory_bytes:
-            raise UserError(
-                f"the program needs {needed:,} bytes of memory (commands {data:,}, constants {work - data:,}, tensors "
-                f"{self.memory.peak:,}), preset {self.preset.name} has {self.preset.memory_bytes:,}; {_larger(needed)}"
-            )
-
-        def placed(relative: int) -> int:
-            near = (relative + NEAR // 2) // NEAR
-            relative -= near * NEAR
-            constants = (relative + DATA // 2) // DATA
-            return near * (self.preset.memory_bytes - work) + constants * (data - work) + relative - constants * DATA
-
-        commands = []
-        for command in self.commands:
-            if command.opcode in (Opcode.READ, Opcode.WRITE):
-                a, b, c = (placed(stride) for stride in command.strides)
-                commands.append(replace(command, address=work + placed(command.address), strides=(a, b, c)))
-            elif command.opcode == Opcode.REPEAT:
-                a, b, c, d, e = (placed(step) for step in command.steps)
-                commands.append(replace(command, steps=(a, b, c, d, e)))
-            else:
-                commands.append(command)
-        image = bytearray(b"".join(command.encode() for command in commands))
-        image.extend(bytes(data - len(image)))
-        image.extend(self._data)
-        image.extend(bytes(work - len(image)))
-        return bytes(image), commands, work
-
-
-def _larger(needed: int) -> str:
-    fitting = [size for size in MEMORY_MB if size << 20 >= needed]
-    return f"give --memory-mb {fitting[0]}" if fitting else "no memory is as large; export a smaller model"
+        """As `sim.compiler.image.placed_image`, of what has been given so far."""
+        return placed_image(self.commands, self._data, self.memory.peak, self.preset)

@@ -7,23 +7,26 @@ from sim.cycles.memory import MemoryRate
 
 @dataclass(frozen=True)
 class Moving:
-    """Beats of a READ, of near memory or not, and beats that it causes to be written, of external and near memory."""
+    """Beats of a READ, and beats that it causes to be written, of external and near memory.
+
+    apart: cycles of a beat where another port than that of external memory gives them, None where it is external.
+    """
 
     beats: int
-    near: bool
+    apart: float | None
     writes: float
     near_writes: float
 
     @property
     def external(self) -> bool:
         """It uses the port to external memory."""
-        return not self.near or self.writes > 0
+        return self.apart is None or self.writes > 0
 
     def of_port(self, beats: int) -> float:
         """Beats of external memory, of so many beats of the READ and all its writes."""
-        return self.writes + (0 if self.near else beats)
+        return self.writes + (beats if self.apart is None else 0)
 
     def cycles(self, memory: MemoryRate, beats: int) -> float:
         """Of so many beats of the READ and all its writes; near memory takes a beat each way in a cycle."""
-        rate = memory.mixed if self.writes and not self.near else memory.beat
-        return max(beats, self.near_writes, self.of_port(beats) * rate)
+        rate = memory.mixed if self.writes and self.apart is None else memory.beat
+        return max(beats * (self.apart or 1.0), self.near_writes, self.of_port(beats) * rate)

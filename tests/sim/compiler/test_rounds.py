@@ -44,10 +44,11 @@ def test_rounds_of_rounds() -> None:
     assert len(rolled) < 20
     span = 7 * COMMAND_BYTES, (7 + len(rolled)) * COMMAND_BYTES
     preset = replace(PRESETS["tiny"], memory_bytes=8192)
-    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], span, preset)
+    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], span, preset, 4096)
     reads = [one for one in commands if one.opcode == Opcode.READ]
     assert moved.beats_read == sum(one.beats for one in reads if one.address < 8192) > 0
     assert moved.beats_near_read == sum(one.beats for one in reads if one.address >= 8192) > 0
+    assert moved.beats_constants == sum(one.beats for one in reads if one.address < 4096) > 0
     assert moved.beats_written == moved.beats_near_written == 0
 
 
