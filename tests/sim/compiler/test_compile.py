@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sim.compiler.compile import Layer, compile_encoder
+from sim.compiler.rounds import roll
 from sim.compiler.run import check_layer, run_encoder
 from sim.contract.errors import UserError
 from sim.cycles.memory import memory_rate
@@ -115,3 +116,27 @@ def test_sets_of_some_queries_roll_up(toy_sam_vit: Any) -> None:
         else:
             sent.do(command, again=again)
     assert read.end() == pytest.approx(sent.end(), rel=0.01)
+
+
+def test_long_parts_are_rolled_up_by_themselves(toy_sam_vit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same commands run, whether a step's heads are rolled up one by one or all together."""
+    preset = PRESETS["tiny"]
+    runs, parts = [], [0, 0]
+    for number, long in enumerate((1 << 17, 100)):
+
+        def counted(*given: Any, number: int = number) -> list[Command]:
+            parts[number] += 1
+            return roll(*given)
+
+        monkeypatch.setattr("sim.compiler.builder.roll", counted)
+        monkeypatch.setattr("sim.compiler.builder.LONG_PART", long)
+        program = compile_encoder(toy_sam_vit.parameters, toy_sam_vit.architecture, preset)
+        done, _ = compare(toy_sam_vit)
+        run_encoder(program, toy_sam_vit.picture, done)
+        layer = next(one for one in program.layers if one.names[-1].endswith("blocks.1.attn.attend"))
+        first, stop = (address // COMMAND_BYTES for address in layer.commands)
+        run = [one for one, _ in rolled_out(program.commands, first, stop) if one.opcode != Opcode.REPEAT]
+        moves = [(one.opcode, one.port, one.counts, one.payload) for one in run if one.opcode != Opcode.WAIT]
+        runs.append(moves)
+    assert runs[0] == runs[1]
+    assert parts[1] > parts[0] == len(program.layers)

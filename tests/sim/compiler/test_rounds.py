@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sim.compiler import rounds
 from sim.compiler.rounds import roll
 from sim.compiler.traffic import traffic
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
@@ -69,3 +70,21 @@ def test_nothing_is_lost_of_random_repetitions(seed: int) -> None:
     rolled = roll(commands, 3)
     assert unrolled(rolled, 3) == commands
     assert len(rolled) <= len(commands)
+
+
+def test_what_lies_elsewhere_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(first: int, second: int, step: int) -> list[Command]:
+        body = [(read(first + turn * step), read(second + turn * 16, 2)) for turn in range(30)]
+        return [command for pair in body for command in pair]
+
+    searched = []
+    chosen = rounds._chosen
+    monkeypatch.setattr(rounds, "_chosen", lambda *given: searched.append(given) or chosen(*given))
+    known: rounds.Known = {}
+    for first, second, step in ((0, 4096, 64), (1 << 40, 64, 64), (0, 4096, 32)):
+        commands = part(first, second, step)
+        before = len(searched)
+        rolled = roll(commands, 5, known)
+        assert unrolled(rolled, 5) == commands
+        assert len(rolled) == 3
+        assert (len(searched) > before) == (first == 0)
