@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from sim.compiler.compile import Program, compile_encoder
-from sim.compiler.folder import ModelIdentity, read_program
+from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.compiler.run import ProgramModel
 from sim.contract.errors import UserError
 from sim.contract.folder import ModelFolder, read_folder
 from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel, Segmentation
 from sim.golden.parameters import Executed
-from sim.machine.presets import preset_of
 from sim.picture import Box, check_box, load_picture, overlay, save_picture
 from sim.record import write_json
 
@@ -57,13 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         "numpy; rtl, the program on the simulated hardware",
     )
     machine = parser.add_argument_group("executor and rtl")
-    machine.add_argument("--preset", metavar="NAME", help="compile the program for this machine")
-    machine.add_argument(
-        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
-    )
-    machine.add_argument(
-        "--program", metavar="PROGRAM_DIR", type=Path, help="program that `python -m sim compile` wrote"
-    )
+    add_program_options(machine)
     machine.add_argument(
         "--memory",
         choices=MEMORIES,
@@ -133,7 +125,7 @@ def _segment_golden(model: GoldenModel, picture: NDArray[np.uint8], box: Box) ->
 def _segment_by_program(
     arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel, picture: NDArray[np.uint8], box: Box
 ) -> Segmentation:
-    program = _program(arguments, folder, model)
+    program = chosen_program(arguments, folder, model)
     if arguments.backend == "rtl":
         run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
         encode = partial(run_machine, sdram=arguments.memory == "sdram")
@@ -143,25 +135,6 @@ def _segment_by_program(
             model, program, lambda _layer, _result: progress.update(), check_layers=arguments.check_layers
         )
         return machine.segment(picture, box)
-
-
-def _program(arguments: argparse.Namespace, folder: ModelFolder, model: GoldenModel) -> Program:
-    """The program that is named, or one made for the preset. Raises UserError when it is not of this model."""
-    if arguments.program is None:
-        return compile_encoder(model.parameters, model.architecture, preset_of(arguments.preset, arguments.memory_mb))
-    program, identity = read_program(arguments.program)
-    if identity != ModelIdentity.of_manifest(folder.manifest):
-        raise UserError(f"{arguments.program} is of another model than {arguments.model}; compile the program again")
-    if arguments.preset not in (None, program.preset.name):
-        raise UserError(
-            f"{arguments.program} is for preset {program.preset.name}, not {arguments.preset}; compile it for that one"
-        )
-    if arguments.memory_mb is not None and arguments.memory_mb << 20 != program.preset.memory_bytes:
-        raise UserError(
-            f"{arguments.program} is for {program.preset.memory_bytes >> 20} MB of memory, not {arguments.memory_mb}; "
-            "compile it for that size"
-        )
-    return program
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from sim.bench.machine_layers import LayerRun, run_layers
 from sim.bench.verilator import BenchError
-from sim.compiler.compile import compile_encoder
+from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.contract.errors import UserError
+from sim.contract.folder import read_folder
 from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel
-from sim.machine.presets import PRESETS, preset_of
 from sim.picture import load_picture, preprocess
 from sim.record import write_json
 
@@ -40,10 +40,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
-    parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
-    parser.add_argument(
-        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
-    )
+    add_program_options(parser)
     parser.add_argument("--image", metavar="FILE", type=Path, required=True, help="picture to encode (PNG, JPEG, ...)")
     parser.add_argument("--layers", metavar="A:B", default=":", help="layers A to B - 1 of the program (default: all)")
     parser.add_argument(
@@ -98,14 +95,14 @@ def _entry(run: LayerRun) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    preset = preset_of(arguments.preset, arguments.memory_mb)
     picture = load_picture(arguments.image)
-    model = GoldenModel.from_folder(arguments.model)
-    program = compile_encoder(model.parameters, model.architecture, preset)
+    folder = read_folder(arguments.model)
+    model = GoldenModel.from_contents(folder)
+    program = chosen_program(arguments, folder, model)
     layers = parse_layers(arguments.layers, len(program.layers))
     wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
-        "preset": preset.name,
+        "preset": program.preset.name,
         "memory": arguments.memory,
         "program_sha256": hashlib.sha256(program.image).hexdigest(),
         "picture_sha256": hashlib.sha256(wide.values.tobytes()).hexdigest(),

@@ -7,7 +7,7 @@ the array's work on another.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder, Levels
 from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
-from sim.compiler.dense import Results, run_kept
+from sim.compiler.dense import PassCommands, Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes, plan_operand
 from sim.compiler.passes import Pass, Passes, array_command, load_cycles, pack_weights, padded
 from sim.compiler.region import Region
@@ -26,6 +26,7 @@ from sim.contract.constants import CODES, SCALE_BITS, TILE_CHANNELS
 from sim.contract.encoder import Encoder
 from sim.contract.errors import UserError
 from sim.contract.layer import level_codebooks, weight_nibbles
+from sim.machine.commands import Command
 from sim.machine.ports import Port
 from sim.machine.presets import CODE_BYTES
 from sim.machine.settings import SCORE_PLANES, Phase, PositionKind
@@ -205,17 +206,37 @@ class AttentionLowering:
         first_book = self.builder.codebooks(wanted, self.attention.name)
         mix_book = first_book + wanted.index(low)
 
+        @cache
+        def mixing(window: int, queries: int) -> list[Command]:
+            return self.builder.recorded(partial(self._mix_passes, window, head, queries, mix_book))
+
+        @cache
+        def scores(window: int, queries: int) -> list[Step]:
+            return self._scores(window, head, queries, books, first_book)
+
+        @cache
+        def scoring(window: int, queries: int, number: int) -> list[Command]:
+            return self.builder.recorded(scores(window, queries)[number])
+
+        def score(window: int, queries: int, number: int) -> None:
+            self.builder.commands += scoring(window, queries, number)
+
+        def mix(rows: RowSet) -> None:
+            self._write_mixed(rows)
+            self.builder.commands += mixing(rows.window, rows.queries)
+
         def behind(rows: RowSet, before: RowSet | None, last: bool) -> None:
             self._position(rows, vectors)
             if before is not None:
-                self._mix(before, mix_book)
+                mix(before)
             if last:
-                self._mix(rows, mix_book)
+                mix(rows)
 
         def blocks() -> Iterator[CodeBlock]:
             sets = list(self._sets(head))
             for number, rows in enumerate(sets):
-                scores = self._scores(rows, books, first_book)
+                count = len(scores(rows.window, rows.queries))
+                steps = [partial(score, rows.window, rows.queries, step) for step in range(count)]
                 before = sets[number - 1] if number else None
                 last = number == len(sets) - 1
                 words = self._words(head, books)
@@ -224,11 +245,12 @@ class AttentionLowering:
                     tokens=rows.queries,
                     beats=len(words) * self.builder.preset.rows // 2 // self.builder.beat,
                     feed=partial(self._stream, rows, words),
-                    steps=[*scores, partial(behind, rows, before, last)],
-                    period=len(scores),
+                    steps=[*steps, partial(behind, rows, before, last)],
+                    period=count,
                 )
 
         run_blocks(self.builder, blocks())
+        self.builder.roll_long()
 
     def _words(self, head: int, books: list[Levels]) -> NDArray[np.int64]:
         """Bytes from a token's first code of q to the words that SCORES takes of it, group by group, run by run."""
@@ -255,12 +277,12 @@ class AttentionLowering:
             )
         return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
 
-    def _scores(self, rows: RowSet, books: list[Levels], first_book: int) -> list[Step]:
-        """The command with its first operands, then pass by pass."""
+    def _scores(self, window: int, head: int, queries: int, books: list[Levels], first_book: int) -> list[Step]:
+        """The command with its first operands, then pass by pass: the same for any queries of a head of a window."""
         builder, preset = self.builder, self.builder.preset
         tiles = -(-self.tokens // preset.columns)
-        blocks = self._windows_of_rows(rows.head)
-        scale = int(self.attention.array_logit_scale()[rows.head])
+        blocks = self._windows_of_rows(head)
+        scale = int(self.attention.array_logit_scale()[head])
         nothing = builder.constant(bytes(preset.columns * 4))
 
         def command() -> None:
@@ -268,7 +290,7 @@ class AttentionLowering:
                 builder,
                 Phase.SCORES,
                 codebook=first_book,
-                queries=rows.queries,
+                queries=queries,
                 keys=self.tokens,
                 tiles=tiles,
                 groups=len(blocks),
@@ -289,7 +311,7 @@ class AttentionLowering:
             builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
             if start:
                 builder.read_block(Port.BIAS, nothing, 1)
-            builder.read(Port.WEIGHTS_TURNED, self._keys(rows, tile, block, plane))
+            builder.read(Port.WEIGHTS_TURNED, self._keys(window, head, tile, block, plane))
 
         return [
             partial(step, tile, block, plane, run)
@@ -299,39 +321,44 @@ class AttentionLowering:
             for run in range(len(books))
         ]
 
-    def _keys(self, rows: RowSet, tile: int, block: int, plane: int) -> NDArray[np.int64]:
+    def _keys(self, window: int, head: int, tile: int, block: int, plane: int) -> NDArray[np.int64]:
         """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads are zeros."""
         preset, k = self.builder.preset, self.k
-        head = range(rows.head * self.width, (rows.head + 1) * self.width)
+        channels = range(head * self.width, (head + 1) * self.width)
         group = np.arange(tile * preset.columns // k.group, (tile + 1) * preset.columns // k.group)
-        columns = k.codes.address + rows.window * k.window + group * k.codes.pitch
+        columns = k.codes.address + window * k.window + group * k.codes.pitch
         parts = []
         for load in range(preset.rows // preset.loader_rows):
             channel = block * preset.rows + load * preset.loader_rows
             units = [
-                columns + k.half(one, plane) if one in head else np.full_like(columns, self.builder.zeros)
+                columns + k.half(one, plane) if one in channels else np.full_like(columns, self.builder.zeros)
                 for one in range(channel, channel + preset.loader_rows, k.unit)
             ]
             parts.append(np.stack(units, axis=1).reshape(-1))
         return np.concatenate(parts)
 
-    def _mix(self, rows: RowSet, codebook: int) -> None:
-        builder, preset, attention, v = self.builder, self.builder.preset, self.attention, self.v
-        tiles, groups, runs = self.width // preset.columns, -(-self.tokens // preset.rows), attention.score_planes
+    def _write_mixed(self, rows: RowSet) -> None:
+        """WRITE the results of a set."""
+        width = self.builder.preset.columns * 2
         token = rows.window * self.tokens + rows.first
-        builder.write_loops(
+        self.builder.write_loops(
             Port.RESULTS,
             self.out.address + token * self.out.pitch + rows.head * self.width * 2,
-            (preset.columns * 2 // builder.beat, builder.beat),
+            (width // self.builder.beat, self.builder.beat),
             (rows.queries, self.out.pitch),
-            (tiles, preset.columns * 2),
+            (self.width * 2 // width, width),
         )
+
+    def _mix_passes(self, window: int, head: int, queries: int, codebook: int) -> None:
+        """P.v, the same for any queries of a head of a window."""
+        builder, preset, attention, v = self.builder, self.builder.preset, self.attention, self.v
+        tiles, groups, runs = self.width // preset.columns, -(-self.tokens // preset.rows), attention.score_planes
         shape = {"tiles": tiles, "groups": groups, "planes": self.v_planes, "runs": runs}
         array_command(
-            builder, Phase.MIX, codebook=codebook, queries=rows.queries, keys=self.tokens, first=1, last=1, **shape
+            builder, Phase.MIX, codebook=codebook, queries=queries, keys=self.tokens, first=1, last=1, **shape
         )
         for tile in range(tiles):
-            channel = rows.head * self.width + tile * preset.columns
+            channel = head * self.width + tile * preset.columns
             part = slice(channel, channel + preset.columns)
             scale = attention.scale[part].astype(np.int64)
             bias = builder.constant(attention.bias[part].astype("<i4").tobytes())
@@ -348,7 +375,7 @@ class AttentionLowering:
                         builder.read_loops(
                             Port.WEIGHTS,
                             v.codes.address
-                            + rows.window * v.window
+                            + window * v.window
                             + group * preset.rows // v.group * v.codes.pitch
                             + v.half(channel, plane),
                             (1, builder.beat),
@@ -378,9 +405,18 @@ class AttentionLowering:
             self._position_command(PositionKind.NONE, self.tokens // columns, columns, rows)
 
     def _position_command(self, kind: PositionKind, down: int, across: int, rows: RowSet) -> None:
-        self.builder.send(
-            Port.POSITION_COMMAND, kind=kind, rows=down, columns=across, first_query=rows.first, queries=rows.queries
-        )
+        """The command for a set: sent where a window has one set, else read, so that sets differ in addresses alone and
+        roll up."""
+        builder, shape = self.builder, {"kind": kind, "rows": down, "columns": across}
+        if self.block == self.tokens:
+            builder.send(Port.POSITION_COMMAND, **shape, first_query=0, queries=self.tokens)
+            return
+        first = np.arange(0, self.tokens, self.block)
+        queries = np.minimum(self.block, self.tokens - first)
+        records = builder.records(Port.POSITION_COMMAND, shape | {"first_query": first, "queries": queries})
+        of_set = np.frombuffer(records, np.uint8).reshape(len(first), -1)
+        address = builder.constant(padded(of_set, len(first), builder.beat).tobytes())
+        builder.read_block(Port.POSITION_COMMAND, address + rows.first // self.block * builder.beat, 1)
 
     def _decomposed(self, bias: DecomposedBias) -> None:
         """Head by head: a dense layer from q to the products with both tables, then the head's sets."""
@@ -395,7 +431,7 @@ class AttentionLowering:
             first_tile = head * self.width // TILE_CHANNELS
             codes = replace(self.q, address=self.q.address + self.q.plane(first_tile, 0))
             choice = replace(kept_blocks(preset, tokens, layer.words), kept=tokens)
-            run_kept(builder, layer, codes, choice, Results(vectors.address, width * 4))
+            run_kept(PassCommands(builder, layer), codes, choice, Results(vectors.address, width * 4))
             builder.wait()
             self._run_sets(head, vectors)
             builder.wait()

@@ -5,25 +5,26 @@ NEAR on, those of working memory from 0 on, and distances between them carry DAT
 afterwards is one addition.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.compiler.image import DATA, NEAR, placed_image
 from sim.compiler.loops import PLAIN, Nest, fit_counts, nest_beats, nest_tokens
-from sim.compiler.memory import ALIGNMENT, Allocator, RoomError, aligned
+from sim.compiler.memory import ALIGNMENT, Allocator, RoomError
 from sim.compiler.near_constants import NearConstants
+from sim.compiler.rounds import Known, roll
 from sim.contract.errors import UserError
-from sim.machine.commands import COMMAND_BYTES, DIMENSIONS, Command, Opcode
+from sim.machine.commands import DIMENSIONS, Command, Opcode
 from sim.machine.ports import Port, payload_bytes, record_bytes
-from sim.machine.presets import MEMORY_MB, MachinePreset
+from sim.machine.presets import MachinePreset
 from sim.machine.records import pack_records
 from sim.machine.sweep import STEPS_PER_CODEBOOK, sweep_program
 
-DATA: Final = 1 << 40
-NEAR: Final = 1 << 56
+LONG_PART: Final = 1 << 17
+"""Commands of a part of a step that is rolled up before the rest is made: a step of millions is never there whole."""
 
 Levels = tuple[int, ...]
 
@@ -44,6 +45,9 @@ class Builder:
         self.memory = Allocator(turned=True)
         self.near = Allocator(NEAR, preset.near_bytes)
         self.near_constants = NearConstants()
+        self._rolled = 0
+        self._known: Known = {}
+        self._sent: dict[tuple[Port, tuple[tuple[str, int], ...]], Command] = {}
         self._data = bytearray()
         self._constants: dict[bytes, int] = {}
         self.begin_layer()
@@ -116,9 +120,12 @@ class Builder:
 
     def send(self, port: Port, **fields: int) -> None:
         """SEND one record."""
-        self.commands.append(
-            Command(Opcode.SEND, port, payload=pack_records(port, self.preset, fields)[: record_bytes(port)])
-        )
+        # Packing takes far longer than looking up, and most records are sent over and over.
+        record = port, tuple(fields.items())
+        if record not in self._sent:
+            payload = pack_records(port, self.preset, fields)[: record_bytes(port)]
+            self._sent[record] = Command(Opcode.SEND, port, payload=payload)
+        self.commands.append(self._sent[record])
 
     def wait(self) -> None:
         """WAIT, unless nothing has been written since the last."""
@@ -132,6 +139,31 @@ class Builder:
     def unroute(self, source: Port) -> None:
         """It goes to memory again; all that passed the route has been waited for."""
         self.send(Port.ROUTE, source=source, on=0, beats=0)
+
+    def recorded(self, emit: Callable[[], None]) -> list[Command]:
+        """The commands that `emit` gives, taken off again, for a program to give them many times."""
+        begin = len(self.commands)
+        emit()
+        commands = self.commands[begin:]
+        del self.commands[begin:]
+        return commands
+
+    # Rounds
+
+    def roll(self) -> None:
+        """Roll up what repeats of the commands since the last time."""
+        begin = min(self._rolled, len(self.commands))
+        self.commands[begin:] = roll(self.commands[begin:], begin, self._known)
+        self._rolled = len(self.commands)
+
+    def leave(self) -> None:
+        """What stands is rolled up already."""
+        self._rolled = len(self.commands)
+
+    def roll_long(self) -> None:
+        """The same at the end of a part of a step, where the part is long."""
+        if len(self.commands) - self._rolled > LONG_PART:
+            self.roll()
 
     # Memory of what is small and does not outlive a step
 
@@ -215,42 +247,5 @@ class Builder:
     # The whole
 
     def image(self) -> tuple[bytes, list[Command], int]:
-        """Bytes of commands and constants, the commands as they stand in them, and the first address of working memory.
-
-        Raises UserError when the memory of the preset is too small.
-        """
-        data = aligned(len(self.commands) * COMMAND_BYTES)
-        work = data + aligned(len(self._data))
-        needed = work + self.memory.peak
-        if needed > self.preset.memory_bytes:
-            raise UserError(
-                f"the program needs {needed:,} bytes of memory (commands {data:,}, constants {work - data:,}, tensors "
-                f"{self.memory.peak:,}), preset {self.preset.name} has {self.preset.memory_bytes:,}; {_larger(needed)}"
-            )
-
-        def placed(relative: int) -> int:
-            near = (relative + NEAR // 2) // NEAR
-            relative -= near * NEAR
-            constants = (relative + DATA // 2) // DATA
-            return near * (self.preset.memory_bytes - work) + constants * (data - work) + relative - constants * DATA
-
-        commands = []
-        for command in self.commands:
-            if command.opcode in (Opcode.READ, Opcode.WRITE):
-                a, b, c = (placed(stride) for stride in command.strides)
-                commands.append(replace(command, address=work + placed(command.address), strides=(a, b, c)))
-            elif command.opcode == Opcode.REPEAT:
-                a, b, c, d, e = (placed(step) for step in command.steps)
-                commands.append(replace(command, steps=(a, b, c, d, e)))
-            else:
-                commands.append(command)
-        image = bytearray(b"".join(command.encode() for command in commands))
-        image.extend(bytes(data - len(image)))
-        image.extend(self._data)
-        image.extend(bytes(work - len(image)))
-        return bytes(image), commands, work
-
-
-def _larger(needed: int) -> str:
-    fitting = [size for size in MEMORY_MB if size << 20 >= needed]
-    return f"give --memory-mb {fitting[0]}" if fitting else "no memory is as large; export a smaller model"
+        """As `sim.compiler.image.placed_image`, of what has been given so far."""
+        return placed_image(self.commands, self._data, self.memory.peak, self.preset)

@@ -13,7 +13,6 @@ from sim.compiler.lowering import Lowering
 from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
 from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
-from sim.compiler.rounds import roll
 from sim.compiler.same_tiles import SameTiles
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.tile_choice import TileTrial, windows_of
@@ -144,8 +143,10 @@ class Compiler:
 
     def _finish(self, chain: list[Node], region: Region, begin: int, *, rolled: bool = False) -> None:
         node = chain[-1]
-        if not rolled:
-            self.builder.commands[begin:] = roll(self.builder.commands[begin:], begin)
+        if rolled:
+            self.builder.leave()
+        else:
+            self.builder.roll()
         self._regions[node.number] = region
         span = begin * COMMAND_BYTES, len(self.builder.commands) * COMMAND_BYTES
         names = tuple(one.name for one in chain)

@@ -18,6 +18,7 @@ from sim.compiler.memory import aligned
 from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
 from sim.compiler.results import Results
 from sim.contract.layer import QuantizedLayer
+from sim.machine.commands import Command
 from sim.machine.ports import Port
 from sim.machine.presets import MachinePreset
 from sim.machine.settings import Phase
@@ -29,26 +30,39 @@ def _write_tile(builder: Builder, results: Results, tile: int, start: int, count
         builder.write_loops(results.port, address + tile * width, (width // builder.beat, builder.beat), *loops)
 
 
-def _run_pass(builder: Builder, layer: Passes, one: Pass, tile: int, **fields: int) -> None:
-    """A command of the array and its operands."""
-    array_command(builder, Phase.DENSE, codebook=one.codebook, **fields)
-    builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
-    if fields["first"]:
-        builder.read_block(Port.BIAS, layer.bias + tile * layer.bias_pitch, 1)
-    loads = builder.preset.rows // builder.preset.loader_rows
-    builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
+class PassCommands:
+    """Commands of the passes of a layer: the same for every block of as many tokens, so each is made once."""
+
+    def __init__(self, builder: Builder, layer: Passes) -> None:
+        self.builder, self.layer = builder, layer
+        self._made: dict[tuple[Pass | int, ...], list[Command]] = {}
+
+    def give(self, one: Pass, tile: int, **fields: int) -> None:
+        """A command of the array and its operands."""
+        key: tuple[Pass | int, ...] = (one, tile, *fields.values())
+        if key not in self._made:
+            self._made[key] = self.builder.recorded(partial(self._make, one, tile, fields))
+        self.builder.commands += self._made[key]
+
+    def _make(self, one: Pass, tile: int, fields: dict[str, int]) -> None:
+        builder, layer = self.builder, self.layer
+        array_command(builder, Phase.DENSE, codebook=one.codebook, **fields)
+        builder.read_block(Port.SCALE, one.scale + tile * layer.scale_pitch, 1)
+        if fields["first"]:
+            builder.read_block(Port.BIAS, layer.bias + tile * layer.bias_pitch, 1)
+        loads = builder.preset.rows // builder.preset.loader_rows
+        builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
 
 
-def _whole_steps(builder: Builder, layer: Passes, results: Results, start: int, count: int) -> list[Step]:
+def _whole_steps(commands: PassCommands, results: Results, start: int, count: int) -> list[Step]:
     """Every column tile on a block that holds all codes of its tokens."""
+    layer = commands.layer
 
     def step(tile: int, number: int) -> None:
         first, last = number == 0, number == len(layer.passes) - 1
         if first:
-            _write_tile(builder, results, tile, start, count)
-        _run_pass(
-            builder,
-            layer,
+            _write_tile(commands.builder, results, tile, start, count)
+        commands.give(
             layer.passes[number],
             tile,
             queries=count,
@@ -62,8 +76,9 @@ def _whole_steps(builder: Builder, layer: Passes, results: Results, start: int, 
     return [partial(step, tile, number) for tile in range(layer.columns) for number in range(len(layer.passes))]
 
 
-def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, results: Results) -> None:
+def run_encoded(commands: PassCommands, values: Values, block: int, results: Results) -> None:
     """All values in blocks of up to `block` tokens that the encoder fills."""
+    builder, layer = commands.builder, commands.layer
 
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, values.count, block):
@@ -73,15 +88,16 @@ def run_encoded(builder: Builder, layer: Passes, values: Values, block: int, res
                 tokens=count,
                 beats=values.cycles(builder.preset),
                 feed=partial(values.part(start, start + count).read, builder),
-                steps=_whole_steps(builder, layer, results, start, count),
+                steps=_whole_steps(commands, results, start, count),
                 period=len(layer.passes),
             )
 
     run_blocks(builder, blocks())
 
 
-def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice, results: Results) -> None:
+def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results) -> None:
     """`kept` tokens from codes in memory: for every column tile, some words of some tokens a block, read again."""
+    builder, layer = commands.builder, commands.layer
     # Sums do not depend on the order of passes, so those of a chunk of words stand together.
     chunks = [
         list(passes)
@@ -109,9 +125,7 @@ def run_kept(builder: Builder, layer: Passes, codes: Codes, choice: BlockChoice,
             first, last = number == place == 0, number == len(chunks) - 1 and place == len(passes) - 1
             if first:
                 _write_tile(builder, results, tile, start, count)
-            _run_pass(
-                builder,
-                layer,
+            commands.give(
                 passes[place],
                 tile,
                 queries=count,
@@ -158,10 +172,11 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
     choice = choose_blocks(preset, size, builder.near.room)
     copies = copy_weights(builder, passes) if choice.weights_near and not held else {}
     passes = replace(passes, passes=tuple(moved(one, copies, passes.planes) for one in passes.passes))
+    commands = PassCommands(builder, passes)
     prepare_encoder(builder, plan)
     if not choice.kept:
         builder.route(Port.ENCODED)
-        run_encoded(builder, passes, values, choice.tokens, results)
+        run_encoded(commands, values, choice.tokens, results)
         builder.wait()
         builder.unroute(Port.ENCODED)
         for address in copies.values():
@@ -173,7 +188,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         write_codes(builder, plan, values.part(begin, begin + count), room)
         builder.wait()
         codes = Codes(room, plan.pitch, plan.planes)
-        run_kept(builder, passes, codes, replace(choice, kept=count), results.behind(begin))
+        run_kept(commands, codes, replace(choice, kept=count), results.behind(begin))
         builder.wait()
         builder.give_back(room)
 

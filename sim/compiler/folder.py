@@ -52,7 +52,7 @@ def write_program(path: Path, program: Program, model: ModelIdentity) -> dict[st
             "kind": layer.kind,
             "commands": list(layer.commands),
             "result": asdict(layer.result),
-            **asdict(traffic(program.commands, layer.commands, program.preset)),
+            **asdict(traffic(program.commands, layer.commands, program.preset, program.writable)),
         }
         for layer in program.layers
     ]

@@ -4,9 +4,10 @@ Bodies are chosen by commands run per command stored, wherever they lie; what is
 Bodies do not lie in each other, so a long one must not swallow many rounds of a short one: hence the choice.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +39,18 @@ class Body(NamedTuple):
 
 
 def _kinds(commands: list[Command]) -> NDArray[np.int64]:
-    """A number for everything of a command but its address."""
+    """A number for everything of a command but its address, counted in the order in which they first come."""
     numbers: dict[tuple[object, ...], int] = {}
-    return np.array(
-        [
-            numbers.setdefault(
-                (one.opcode, one.port, one.counts, one.strides, one.token_dims, one.payloads, one.payload), len(numbers)
-            )
-            for one in commands
-        ]
-    )
+    # Most commands are given many times, the same object.
+    seen: dict[int, int] = {}
+    kinds = []
+    for one in commands:
+        kind = seen.get(id(one))
+        if kind is None:
+            what = one.opcode, one.port, one.counts, one.strides, one.token_dims, one.payloads, one.payload
+            kind = seen[id(one)] = numbers.setdefault(what, len(numbers))
+        kinds.append(kind)
+    return np.array(kinds, np.int64)
 
 
 def _lengths(kinds: NDArray[np.int64]) -> list[int]:
@@ -103,10 +106,29 @@ def _chosen(kinds: NDArray[np.int64], addresses: NDArray[np.int64], offset: int)
     return sorted([body._replace(start=body.start + offset) for body in chosen] + rest)
 
 
-def roll(commands: list[Command], start: int) -> list[Command]:
-    """The same work in fewer commands, the first of which will be number `start` of the program."""
+Known: TypeAlias = dict[bytes, list[Body]]
+"""Bodies of sequences of commands that have been rolled up, by what the choice depends on."""
+
+
+def _known(kinds: NDArray[np.int64], addresses: NDArray[np.int64], known: Known) -> list[Body]:
+    """As `_chosen`. Addresses are only compared among commands of a kind: equal steps of a network are chosen once."""
+    _, first = np.unique(kinds, return_index=True)
+    relative = addresses - addresses[first][kinds]
+    key = hashlib.sha256(np.stack((kinds, relative)).tobytes()).digest()
+    if key not in known:
+        known[key] = _chosen(kinds, addresses, 0)
+    return known[key]
+
+
+def roll(commands: list[Command], start: int, known: Known | None = None) -> list[Command]:
+    """The same work in fewer commands, the first of which will be number `start` of the program.
+
+    known: from call to call, so that what only lies elsewhere is not searched again.
+    """
+    if not commands:
+        return []
     addresses = np.array([one.address for one in commands], np.int64)
-    return repeated(commands, start, _chosen(_kinds(commands), addresses, 0))
+    return repeated(commands, start, _known(_kinds(commands), addresses, {} if known is None else known))
 
 
 def repeated(commands: list[Command], start: int, bodies: Iterable[Body]) -> list[Command]:

@@ -9,12 +9,13 @@ from sim.machine.presets import MachinePreset
 
 @dataclass(frozen=True)
 class Beats:
-    """Of memory, by READs and WRITEs."""
+    """Of memory, by READs and WRITEs. beats_constants: those of beats_read that are of the program's image."""
 
     beats_read: int = 0
     beats_written: int = 0
     beats_near_read: int = 0
     beats_near_written: int = 0
+    beats_constants: int = 0
 
     def __add__(self, other: "Beats") -> "Beats":
         return Beats(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Beats)))
@@ -26,7 +27,8 @@ class Beats:
 @dataclass(frozen=True)
 class Traffic:
     """stored_commands: in the image. run_commands: with all rounds. beats_read, beats_written: by READs and WRITEs, of
-    external memory; beats_near_read, beats_near_written: of near memory."""
+    external memory; beats_near_read, beats_near_written: of near memory; beats_constants: of beats_read, those of the
+    image: weights, scales and tables, which nothing writes."""
 
     stored_commands: int
     run_commands: int
@@ -34,6 +36,7 @@ class Traffic:
     beats_written: int
     beats_near_read: int
     beats_near_written: int
+    beats_constants: int
 
 
 def is_near(command: Command, preset: MachinePreset) -> bool:
@@ -53,19 +56,20 @@ def near_share(command: Command, preset: MachinePreset) -> float:
     return 1.0 if near else 0.0
 
 
-def moved(command: Command, preset: MachinePreset) -> Beats:
-    """By one command, done once."""
+def moved(command: Command, preset: MachinePreset, writable: int) -> Beats:
+    """By one command, done once. writable: where the image ends; rounds move none across it."""
     beats, near = command.beats, is_near(command, preset)
     if command.opcode == Opcode.READ:
         of_near = int(beats * near_share(command, preset))
-        return Beats(beats_near_read=of_near, beats_read=beats - of_near)
+        constants = beats - of_near if command.address < writable else 0
+        return Beats(beats_near_read=of_near, beats_read=beats - of_near, beats_constants=constants)
     if command.opcode == Opcode.WRITE:
         return Beats(beats_near_written=beats) if near else Beats(beats_written=beats)
     return Beats()
 
 
-def traffic(commands: Sequence[Command], span: tuple[int, int], preset: MachinePreset) -> Traffic:
-    """Of the commands at addresses span[0]..span[1] of a program."""
+def traffic(commands: Sequence[Command], span: tuple[int, int], preset: MachinePreset, writable: int) -> Traffic:
+    """Of the commands at addresses span[0]..span[1] of a program that may write from `writable` on."""
     first, stop = span[0] // COMMAND_BYTES, span[1] // COMMAND_BYTES
     run, beats = stop - first, Beats()
     for number in range(first, stop):
@@ -74,7 +78,7 @@ def traffic(commands: Sequence[Command], span: tuple[int, int], preset: MachineP
             body = commands[command.address // COMMAND_BYTES : number]
             more = command.rounds - 1
             run += more * (len(body) + 1)
-            beats += sum((moved(one, preset) for one in body), Beats()) * more
+            beats += sum((moved(one, preset, writable) for one in body), Beats()) * more
         else:
-            beats += moved(command, preset)
+            beats += moved(command, preset, writable)
     return Traffic(stop - first, run, *(getattr(beats, one.name) for one in fields(Beats)))

@@ -5,13 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sim.compiler.compile import compile_encoder
+from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.contract.errors import UserError
 from sim.contract.folder import read_folder
-from sim.cycles.memory import MEMORIES, SDRAM_MHZ, memory_rate
+from sim.cycles.memory import MEMORIES, SDRAM_MHZ, memory_rate, with_source
 from sim.cycles.model import program_cycles
 from sim.golden import GoldenModel
-from sim.machine.presets import PRESETS, preset_of
 from sim.record import write_json
 
 EXAMPLE = """\
@@ -32,10 +31,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", metavar="DIR", type=Path, help="model folder that `python -m quant quantize` wrote")
-    parser.add_argument("--preset", metavar="NAME", required=True, help=f"machine: {', '.join(PRESETS)}")
-    parser.add_argument(
-        "--memory-mb", metavar="N", type=int, help="MB of external memory, a power of two (default: the preset's)"
-    )
+    add_program_options(parser)
     parser.add_argument("--memory", choices=MEMORIES, default=MEMORIES[0], help="memory (default: onchip)")
     parser.add_argument(
         "--sdram-mhz",
@@ -44,19 +40,28 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=SDRAM_MHZ,
         help=f"clock of the SDRAM (default: {SDRAM_MHZ}); simulated hardware has it on the preset's clock",
     )
+    parser.add_argument(
+        "--weight-source-mb-s",
+        metavar="N",
+        type=float,
+        help="a second port, of N MB a second, has the program's image: commands, weights, scales and tables (default: "
+        "external memory has it)",
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write figures, layer by layer, as JSON")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    preset = preset_of(arguments.preset, arguments.memory_mb)
     if arguments.sdram_mhz <= 0:
         raise UserError(f"--sdram-mhz {arguments.sdram_mhz:g} is no clock; give MHz above 0")
-    memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
     folder = read_folder(arguments.model)
-    model = GoldenModel.from_contents(folder)
-    layers = program_cycles(compile_encoder(model.parameters, model.architecture, preset), memory)
+    program = chosen_program(arguments, folder, GoldenModel.from_contents(folder))
+    preset = program.preset
+    memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
+    if arguments.weight_source_mb_s is not None:
+        memory = with_source(memory, preset, arguments.weight_source_mb_s)
+    layers = program_cycles(program, memory)
     cycles = sum(layer.cycles for layer in layers)
     seconds = cycles / (preset.clock_mhz * 1e6)
     totals = {
@@ -69,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         "bytes_written": sum(layer.bytes_written for layer in layers),
         "bytes_near_read": sum(layer.bytes_near_read for layer in layers),
         "bytes_near_written": sum(layer.bytes_near_written for layer in layers),
+        "bytes_constants": sum(layer.bytes_constants for layer in layers),
     }
     if arguments.json is not None:
         document = {
@@ -76,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             "preset": preset.name,
             "memory": memory.name,
             "sdram_mhz": arguments.sdram_mhz if memory.name == "sdram" else None,
+            "weight_source_mb_s": arguments.weight_source_mb_s,
             "clock_mhz": preset.clock_mhz,
             **totals,
             "layers": [{**asdict(layer), "bound": layer.bound} for layer in layers],

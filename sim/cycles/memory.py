@@ -1,6 +1,6 @@
 """What a beat of memory costs, in cycles of the machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sim.contract.errors import UserError
@@ -25,12 +25,24 @@ ON_CHIP_LATENCY: Final = 8
 @dataclass(frozen=True)
 class MemoryRate:
     """name. beat: cycles of the machine per beat. latency: from a request to its answer. mixed: beat where
-    reads and writes take turns, with the row turns of an SDRAM; single beats anywhere (80 %) are not counted."""
+    reads and writes take turns, with the row turns of an SDRAM; single beats anywhere (80 %) are not counted.
+    source: beat of a second port that has the program's image in place of external memory, None where there is none."""
 
     name: str
     beat: float
     latency: float
     mixed: float
+    source: float | None = None
+
+
+def with_source(memory: MemoryRate, preset: MachinePreset, mb_s: float) -> MemoryRate:
+    """The same memory beside a source of the image of `mb_s` MB (10**6 bytes) a second, which answers as late.
+
+    Raises UserError where that is no bandwidth.
+    """
+    if not mb_s > 0:
+        raise UserError(f"--weight-source-mb-s {mb_s:g} is no bandwidth; give MB a second above 0")
+    return replace(memory, source=max(preset.beat_bytes * preset.clock_mhz / mb_s, 1.0))
 
 
 def memory_rate(name: str, preset: MachinePreset, *, sdram_mhz: float = SDRAM_MHZ) -> MemoryRate:

@@ -19,6 +19,8 @@ class LayerCycles:
     macs: of the array's passes, all rows and columns, missing ones included. passes: RUNs. mac_roof: cycles of their
     tokens. bytes_read, bytes_written: of external memory, by READs and WRITEs. memory_roof: cycles of all its beats,
     commands included. bytes_near_read, bytes_near_written, near_roof: of near memory, whose ports move both at once.
+    bytes_constants: of bytes_read, those of the program's image. source_roof: cycles of these and of the commands where
+    a source of its own has the image; memory_roof is without them then.
     """
 
     names: tuple[str, ...]
@@ -33,18 +35,19 @@ class LayerCycles:
     bytes_written: int
     bytes_near_read: int
     bytes_near_written: int
+    bytes_constants: int
+    source_roof: int
 
     @property
     def roof(self) -> int:
-        """The highest of the three."""
-        return max(self.mac_roof, self.memory_roof, self.near_roof)
+        """The highest of all."""
+        return max(self.mac_roof, self.memory_roof, self.near_roof, self.source_roof)
 
     @property
     def bound(self) -> str:
-        """`array`, `memory` or `near`: whose roof is the highest."""
-        if self.mac_roof == self.roof:
-            return "array"
-        return "memory" if self.memory_roof == self.roof else "near"
+        """`array`, `memory`, `near` or `source`: whose roof is the highest."""
+        roofs = {"array": self.mac_roof, "memory": self.memory_roof, "near": self.near_roof, "source": self.source_roof}
+        return max(roofs, key=lambda name: roofs[name])
 
 
 def rolled_out(commands: list[Command], first: int, stop: int) -> Iterator[tuple[Command, bool]]:
@@ -78,16 +81,18 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     for command, again in rolled_out(program.commands, first, stop):
         timeline.do(command, again=again)
     timeline.do(Command(Opcode.STOP))
-    moved = traffic(program.commands, layer.commands, preset)
-    fetched = moved.run_commands * COMMAND_BYTES // preset.beat_bytes
-    beats = moved.beats_read + moved.beats_written + fetched
+    moved = traffic(program.commands, layer.commands, preset, program.writable)
+    of_image = moved.beats_constants + moved.run_commands * COMMAND_BYTES // preset.beat_bytes
+    beats = moved.beats_read - moved.beats_constants + moved.beats_written
+    beats += of_image if memory.source is None else 0
     array, roof = timeline.array, round(beats * memory.beat)
+    source_roof = round(of_image * (memory.source or 0))
     near_roof = max(moved.beats_near_read, moved.beats_near_written)
     return LayerCycles(
         names=layer.names,
         kind=layer.kind,
         # The timeline gives fetch what READs leave, but does not slow them down for it.
-        cycles=max(round(timeline.end()), array.run_cycles, roof, near_roof),
+        cycles=max(round(timeline.end()), array.run_cycles, roof, near_roof, source_roof),
         macs=array.run_cycles * preset.rows * preset.columns,
         passes=array.passes,
         mac_roof=array.run_cycles,
@@ -97,6 +102,8 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
         bytes_written=moved.beats_written * preset.beat_bytes,
         bytes_near_read=moved.beats_near_read * preset.beat_bytes,
         bytes_near_written=moved.beats_near_written * preset.beat_bytes,
+        bytes_constants=moved.beats_constants * preset.beat_bytes,
+        source_roof=source_roof,
     )
 
 

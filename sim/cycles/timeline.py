@@ -22,7 +22,7 @@ from sim.cycles.results import ResultsTime
 from sim.cycles.units import Taking, Units
 from sim.cycles.writer import Writer
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
-from sim.machine.ports import Port, payload_bytes
+from sim.machine.ports import Port, payload_bytes, record_bytes
 from sim.machine.presets import MachinePreset
 from sim.machine.sweep import LAST, STEPS_PER_CODEBOOK
 
@@ -55,12 +55,14 @@ class _Delivered:
 class Timeline:
     """A machine from reset on, fed with commands in the order in which they are done.
 
-    image: what memory holds at first; of it only the codebooks are looked at.
+    image: what memory holds at first; of it only codebooks and commands of the position unit are looked at.
     """
 
     def __init__(self, preset: MachinePreset, memory: MemoryRate, image: NDArray[np.uint8]) -> None:
         self._preset, self._memory, self._image = preset, memory, image
         self._port = MemoryPort(memory.beat)
+        # What has the image: external memory, or a source of its own.
+        self._image_port = self._port if memory.source is None else MemoryPort(memory.source)
         self._writer = Writer()
         self._steps: dict[int, int] = {}
         self._units = Units(preset, self._writer, self._codes)
@@ -107,7 +109,7 @@ class Timeline:
     def _fetch(self, again: bool) -> float:
         """When the next command is held in the control."""
         start = max(self._asked, self._taken[0] + 1, self._jump)
-        self._asked = self._port.fetched(start, self._command_beats)
+        self._asked = self._image_port.fetched(start, self._command_beats)
         arrived = self._asked + self._answer
         self._jump = arrived if again else 0.0
         return arrived + delays.FETCH_QUEUE - 1
@@ -129,16 +131,19 @@ class Timeline:
         taken = max(at, self._jobs[0], 0.0 if send else self._loops)
         owner = self.array if port in _ARRAY else self._units
         taking = owner.before(command, payloads)
-        moving = Moving(beats, near_share(command, self._preset), taking.writes, taking.near_writes)
+        share, rate = self._apart(command)
+        moving = Moving(beats, share, rate, taking.writes, taking.near_writes)
+        near = is_near(command, self._preset)
         if send:
             first = last = taken
         else:
-            first, last = self._request(taken, moving, max(taking.gate, self._delivery + 1))
+            first, last = self._request(taken, moving, max(taking.gate, self._delivery + 1), near=near)
         begun = max(taken + 2, self._delivery)
         self._jobs.append(begun)
         start = max(first, begun + 1)
         if port in _WEIGHTS:
-            end = self._weights(start, last, beats, size // beat)
+            pace = self._memory.beat if near or not share else rate
+            end = self._weights(start, last, beats, size // beat, pace)
         elif size > beat:
             end = self._wide(command, payloads, taking, start, last)
         else:
@@ -146,10 +151,17 @@ class Timeline:
         self._delivery = end
         if not send:
             self._delivered.append(_Delivered(self._requested - beats, self._requested - 1, start, end))
-            self._asked_until(moving)
+            self._asked_until(moving, near=near)
         if port == Port.CODEBOOK and not send:
             self._note_codebook(command)
         return taken
+
+    def _apart(self, command: Command) -> tuple[float, float]:
+        """The share of beats of a READ that a port beside that of external memory gives, and cycles of such a beat."""
+        source = self._memory.source
+        if source is not None and command.address < len(self._image):
+            return 1.0, source
+        return near_share(command, self._preset), 1.0
 
     def _credit(self, number: int) -> float:
         """When beat `number` of all READs may be asked for: READ_DEPTH before it must have left."""
@@ -160,7 +172,7 @@ class Timeline:
                 return part.start + share * (part.end - part.start) + 1
         return 0.0
 
-    def _request(self, taken: float, moving: Moving, gate: float) -> tuple[float, float]:
+    def _request(self, taken: float, moving: Moving, gate: float, *, near: bool) -> tuple[float, float]:
         """When the first and the last beat of a READ are there, its port never late."""
         beats = moving.beats
         self._first = max(taken + delays.LOOPS, self._credit(self._requested))
@@ -173,26 +185,29 @@ class Timeline:
             last = max(last, self._moved(gate, shared, moving) - delays.RESULTS_BEHIND)
         self._last = last
         self._requested += beats
-        answer = self._answer if moving.near < 1 else self._near_answer
+        answer = self._near_answer if near and moving.apart == 1 else self._answer
         return self._first + answer, last + answer
 
     def _moved(self, start: float, cycles: float, moving: Moving) -> float:
         """When so many cycles of a READ are over, with results of the array in between."""
         return self._port.read(start, cycles) if moving.external else start + cycles
 
-    def _asked_until(self, moving: Moving) -> None:
+    def _asked_until(self, moving: Moving, *, near: bool) -> None:
         """The requests of a READ: as many as may be under way at once, the rest as its beats leave."""
         beats = moving.beats
         number = self._requested - beats
         last = max(self._last, self._credit(self._requested - 1))
         burst = min(beats, delays.READ_DEPTH)
-        filled = self._first + max(burst, burst * (1 - moving.near) * self._memory.beat)
+        apart = burst * moving.apart * moving.apart_rate
+        filled = self._first + max(burst, apart, burst * (1 - moving.apart) * self._memory.beat)
         resumed = self._credit(number + burst) if beats > burst else last + 1
         self._loops = last
+        if moving.apart == 1 and not near:
+            self._image_port.use(self._first, last + 1, beats)
         if resumed <= filled:
             self._port.use(self._first, last + 1, moving.of_port(beats))
             return
-        self._port.use(self._first, filled, burst * (1 - moving.near))
+        self._port.use(self._first, filled, burst * (1 - moving.apart))
         self._port.use(resumed, last + 1, moving.of_port(beats - burst))
 
     def _codes(self, beats: float, start: float, end: float) -> None:
@@ -226,13 +241,16 @@ class Timeline:
         if command.port == Port.CODES:
             self._codes(payloads, first, end)
             return end
+        if command.port == Port.POSITION_COMMAND and command.opcode == Opcode.READ:
+            record = self._image[command.address : command.address + record_bytes(command.port)]
+            command = Command(Opcode.SEND, command.port, payload=record.tobytes())
         return self.array.after(command, first if command.port in (Port.SCALE, Port.BIAS) else end)
 
-    def _weights(self, start: float, last: float, beats: int, parts: int) -> float:
+    def _weights(self, start: float, last: float, beats: int, parts: int, pace: float) -> float:
         at = start
         for number in range(beats // parts):
             entered = max(at, self._registers[WEIGHING])
-            done = max(entered + parts - 1, last - (beats - (number + 1) * parts) * self._memory.beat)
+            done = max(entered + parts - 1, last - (beats - (number + 1) * parts) * pace)
             self._registers[WEIGHING] = self.array.weights(done + 1)
             at = done + 1
         return at - 1

@@ -47,7 +47,7 @@ def tensor_bytes(layer: Layer) -> int:
 @pytest.mark.parametrize("ends", [MLP, ("attn.proj", "attn.add")])
 def test_external_memory_holds_but_the_sum(program: Program, ends: tuple[str, ...]) -> None:
     layer = step(program, *ends)
-    moving = traffic(program.commands, layer.commands, SMALL)
+    moving = traffic(program.commands, layer.commands, SMALL, program.writable)
     assert moving.beats_written * SMALL.beat_bytes == tensor_bytes(layer)
     for one in commands(program, layer):
         if one.opcode == Opcode.WRITE and one.address < SMALL.memory_bytes:
@@ -73,7 +73,7 @@ def test_the_input_of_an_mlp_and_constants_are_read_once(program: Program) -> No
 
 def test_equal_stripes_are_stored_once(program: Program) -> None:
     layer = step(program, *MLP)
-    moving = traffic(program.commands, layer.commands, SMALL)
+    moving = traffic(program.commands, layer.commands, SMALL, program.writable)
     assert moving.stored_commands < 0.6 * moving.run_commands
 
 
@@ -96,7 +96,7 @@ def test_operands_of_an_addition_count_where_they_are() -> None:
     turned = replace(both, address=near, strides=(-distance, 16, 0))
     for one in (both, turned):
         assert near_share(one, SMALL) == 0.5
-        assert (moved(one, SMALL).beats_read, moved(one, SMALL).beats_near_read) == (6, 6)
+        assert (moved(one, SMALL, 0).beats_read, moved(one, SMALL, 0).beats_near_read) == (6, 6)
     assert near_share(replace(both, strides=(64, 16, 0)), SMALL) == 0.0
     assert near_share(replace(turned, strides=(64, 16, 0)), SMALL) == 1.0
 

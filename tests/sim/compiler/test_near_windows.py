@@ -46,7 +46,7 @@ def test_codes_and_wide_values_stay_near(program: Program) -> None:
         if one.opcode == Opcode.WRITE and one.address < SMALL.memory_bytes
     }
     assert writes == {Port.COPIED, Port.RESULTS}
-    moving = traffic(program.commands, layer.commands, SMALL)
+    moving = traffic(program.commands, layer.commands, SMALL, program.writable)
     tokens, channels = int(np.prod(layer.result.shape[:-1])), layer.result.shape[-1]
     assert moving.beats_written == 2 * tokens * channels // SMALL.lanes
 
@@ -61,7 +61,7 @@ def test_stripes_are_equal_wherever_a_window_lies(program: Program) -> None:
     stripes = [done[at:end] for at, end in pairwise(begins[1:])]
     same = [[(one.opcode, one.port, one.counts, one.payload) for one in stripe] for stripe in stripes]
     assert all(one == same[0] for one in same)
-    moving = traffic(program.commands, layer.commands, SMALL)
+    moving = traffic(program.commands, layer.commands, SMALL, program.writable)
     assert 3 * moving.stored_commands < moving.run_commands
 
 

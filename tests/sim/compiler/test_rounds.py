@@ -1,10 +1,12 @@
 """Rolled programs: what runs is what was rolled up."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from sim.compiler import rounds
 from sim.compiler.rounds import roll
 from sim.compiler.traffic import traffic
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
@@ -44,10 +46,11 @@ def test_rounds_of_rounds() -> None:
     assert len(rolled) < 20
     span = 7 * COMMAND_BYTES, (7 + len(rolled)) * COMMAND_BYTES
     preset = replace(PRESETS["tiny"], memory_bytes=8192)
-    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], span, preset)
+    moved = traffic([*[Command(Opcode.WAIT)] * 7, *rolled], span, preset, 4096)
     reads = [one for one in commands if one.opcode == Opcode.READ]
     assert moved.beats_read == sum(one.beats for one in reads if one.address < 8192) > 0
     assert moved.beats_near_read == sum(one.beats for one in reads if one.address >= 8192) > 0
+    assert moved.beats_constants == sum(one.beats for one in reads if one.address < 4096) > 0
     assert moved.beats_written == moved.beats_near_written == 0
 
 
@@ -68,3 +71,26 @@ def test_nothing_is_lost_of_random_repetitions(seed: int) -> None:
     rolled = roll(commands, 3)
     assert unrolled(rolled, 3) == commands
     assert len(rolled) <= len(commands)
+
+
+def test_what_lies_elsewhere_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(first: int, second: int, step: int) -> list[Command]:
+        body = [(read(first + turn * step), read(second + turn * 16, 2)) for turn in range(30)]
+        return [command for pair in body for command in pair]
+
+    searched = []
+    chosen = rounds._chosen
+
+    def noted(*given: Any) -> list[rounds.Body]:
+        searched.append(given)
+        return chosen(*given)
+
+    monkeypatch.setattr(rounds, "_chosen", noted)
+    known: rounds.Known = {}
+    for first, second, step in ((0, 4096, 64), (1 << 40, 64, 64), (0, 4096, 32)):
+        commands = part(first, second, step)
+        before = len(searched)
+        rolled = roll(commands, 5, known)
+        assert unrolled(rolled, 5) == commands
+        assert len(rolled) == 3
+        assert (len(searched) > before) == (first == 0)

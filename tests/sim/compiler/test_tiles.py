@@ -60,7 +60,7 @@ def test_external_memory_gets_the_result_alone(toy_tiny_vit: Any, monkeypatch: p
     for name in (BLOCK, *MERGING):
         layer = ending(program, name)
         size = int(np.prod(layer.result.shape[:-1])) * layer.result.pitch
-        moving = traffic(program.commands, layer.commands, program.preset)
+        moving = traffic(program.commands, layer.commands, program.preset, program.writable)
         written = [one.address for one in external(program, layer) if one.opcode == Opcode.WRITE]
         assert moving.beats_written * program.preset.beat_bytes == size
         assert all(layer.result.address <= address < layer.result.address + size for address in written)

@@ -17,7 +17,7 @@ from sim.compiler.compile import Program, compile_encoder
 from sim.contract.errors import UserError
 from sim.cycles import delays
 from sim.cycles.delays import Delays
-from sim.cycles.memory import memory_rate
+from sim.cycles.memory import memory_rate, with_source
 from sim.cycles.model import LayerCycles, program_cycles, rolled_out
 from sim.cycles.timeline import Timeline
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
@@ -35,17 +35,14 @@ SHORT_LAYER = 3000
 
 @pytest.fixture(scope="module", params=MEASURED)
 def compiled(request: pytest.FixtureRequest) -> tuple[str, Program]:
-    """The programs whose cycles were measured: before chains ran in stripes of near memory."""
+    """The programs whose cycles were measured."""
     toy = getattr(networks, request.param)()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.compiler.compile.Compiler._near", lambda *_: False)
-        return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
+    return request.param, compile_encoder(toy.parameters, toy.architecture, TINY)
 
 
 def test_within_a_few_percent_of_the_hardware(compiled: tuple[str, Program]) -> None:
     name, program = compiled
-    # An activation behind an addition runs with it since: that step has not been measured.
-    layers = [layer for layer in program_cycles(program, ON_CHIP) if not layer.names[0].endswith("blocks.0.add")]
+    layers = program_cycles(program, ON_CHIP)
     measured = MEASURED[name]
     assert [layer.names[-1] for layer in layers] == list(measured)
     for layer in layers:
@@ -101,6 +98,44 @@ def test_reads_and_their_writes_share_the_port(port: Port, out: Port, share: flo
     assert long - short == 1000 * (1.0 if near else per_beat)
 
 
+@pytest.mark.parametrize(("mb_s", "cycles"), [(TINY.beat_bytes * TINY.clock_mhz / 3, 3.0), (1e6, 1.0)])
+def test_a_source_of_the_image_has_a_port_of_its_own(mb_s: float, cycles: float) -> None:
+    """A copy from the image takes its beats from the source, and the port to external memory for what is written."""
+    memory = with_source(memory_rate("onchip", TINY), TINY, mb_s)
+
+    def copied(source: int, beats: int) -> float:
+        timeline = Timeline(TINY, memory, np.zeros(1 << 15, np.uint8))
+        timeline.do(Command(Opcode.WRITE, Port.COPIED, 1 << 16, counts=(beats, 1, 1, 1)))
+        timeline.do(Command(Opcode.READ, Port.COPY, source, counts=(beats, 1, 1, 1)))
+        timeline.do(Command(Opcode.WAIT))
+        timeline.do(Command(Opcode.STOP))
+        return timeline.end()
+
+    assert copied(0, 1200) - copied(0, 200) == pytest.approx(1000 * cycles)
+    assert copied(1 << 15, 1200) - copied(1 << 15, 200) == pytest.approx(2000)
+
+
+def test_what_a_source_takes_off_external_memory(compiled: tuple[str, Program]) -> None:
+    _, program = compiled
+    sdram = memory_rate("sdram", TINY)
+    alone = program_cycles(program, sdram)
+    fast, slow = (program_cycles(program, with_source(sdram, TINY, mb_s)) for mb_s in (1000, 1))
+    for layer, helped, starved in zip(alone, fast, slow, strict=True):
+        assert layer.source_roof == 0 < helped.source_roof <= helped.cycles
+        assert helped.memory_roof < layer.memory_roof
+        assert helped.cycles <= layer.cycles
+        assert starved.bound == "source" or not layer.passes
+        assert starved.cycles >= starved.source_roof
+        assert 0 <= layer.bytes_constants <= layer.bytes_read
+    assert sum(layer.bytes_constants for layer in alone) > 0.3 * len(program.image)
+
+
+@pytest.mark.parametrize("mb_s", [0, -1, float("nan")])
+def test_a_source_without_bandwidth(mb_s: float) -> None:
+    with pytest.raises(UserError, match="--weight-source-mb-s"):
+        with_source(ON_CHIP, TINY, mb_s)
+
+
 def test_a_write_that_nothing_feeds_does_not_end_with_another_port() -> None:
     timeline = Timeline(TINY, ON_CHIP, np.zeros(0, np.uint8))
     timeline.do(Command(Opcode.WRITE, Port.COPIED, counts=(8, 1, 1, 1)))
@@ -142,10 +177,11 @@ def test_memory_that_does_not_exist() -> None:
 
 
 def test_bound_is_the_higher_roof() -> None:
-    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0)
+    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0, 0, 4)
     assert (layer.bound, layer.roof) == ("memory", 7)
     assert replace(layer, mac_roof=8).bound == "array"
     assert replace(layer, near_roof=8).bound == "near"
+    assert replace(layer, source_roof=8).bound == "source"
 
 
 def test_no_figure_needs_a_picture() -> None:
