@@ -1,6 +1,6 @@
 """Cycles of a program, layer by layer, and what binds each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from sim.compiler.compile import Layer, Program
 from sim.compiler.traffic import traffic
 from sim.cycles.memory import MemoryRate
+from sim.cycles.once import Once
 from sim.cycles.timeline import Timeline
 from sim.machine.commands import BASES, COMMAND_BYTES, Command, Opcode
 
@@ -19,6 +20,8 @@ class LayerCycles:
     macs: of the array's passes, all rows and columns, missing ones included. passes: RUNs. mac_roof: cycles of their
     tokens. bytes_read, bytes_written: of external memory, by READs and WRITEs. memory_roof: cycles of all its beats,
     commands included. bytes_near_read, bytes_near_written, near_roof: of near memory, whose ports move both at once.
+    bytes_once: of external memory, its inputs, weights and result once each (Once). traffic_bound: cycles of these.
+    busy: cycles that every unit needs at its rate, by the names of hdl.activity.machine_parts.
     """
 
     names: tuple[str, ...]
@@ -33,6 +36,19 @@ class LayerCycles:
     bytes_written: int
     bytes_near_read: int
     bytes_near_written: int
+    bytes_once: int
+    traffic_bound: int
+    busy: Mapping[str, float]
+
+    @property
+    def lower_bound(self) -> int:
+        """Cycles below which this step cannot be on this array and memory, however it is scheduled and buffered."""
+        return max(self.mac_roof, self.traffic_bound)
+
+    @property
+    def ratio(self) -> float:
+        """Cycles over those of the lower bound."""
+        return self.cycles / max(self.lower_bound, 1)
 
     @property
     def roof(self) -> int:
@@ -73,10 +89,11 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     """Of one layer."""
     preset = program.preset
     image = np.frombuffer(program.image, np.uint8)
-    timeline = Timeline(preset, memory, image)
+    timeline, once = Timeline(preset, memory, image), Once(preset, layer.result)
     first, stop = (address // COMMAND_BYTES for address in layer.commands)
     for command, again in rolled_out(program.commands, first, stop):
         timeline.do(command, again=again)
+        once.do(command)
     timeline.do(Command(Opcode.STOP))
     moved = traffic(program.commands, layer.commands, preset)
     fetched = moved.run_commands * COMMAND_BYTES // preset.beat_bytes
@@ -97,6 +114,16 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
         bytes_written=moved.beats_written * preset.beat_bytes,
         bytes_near_read=moved.beats_near_read * preset.beat_bytes,
         bytes_near_written=moved.beats_near_written * preset.beat_bytes,
+        bytes_once=once.beats * preset.beat_bytes,
+        traffic_bound=round(once.beats * memory.beat),
+        busy={
+            "fetch": float(fetched),
+            "reader": float(moved.beats_read + moved.beats_near_read),
+            "writer": float(moved.beats_written + moved.beats_near_written),
+            "external memory": beats * memory.beat,
+            "near memory": float(near_roof),
+            **timeline.busy(),
+        },
     )
 
 
