@@ -17,7 +17,7 @@ from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel
 from sim.machine.presets import PRESETS, preset_of
 from sim.picture import load_picture, preprocess
-from sim.probes import add_probes, probes_of
+from sim.probes import Probes, add_probes, probes_of
 from sim.record import write_json
 from sim.trace import shares, write_trace
 
@@ -73,6 +73,14 @@ def parse_layers(text: str, count: int) -> range:
     return layers
 
 
+def check_probes(probes: Probes, record: Path, layers: range, count: int) -> None:
+    """Raise UserError for a waveform of several layers of `count`, or one file for two things."""
+    if probes.wave is not None and len(layers) != 1:
+        raise UserError(f"--wave is of one layer; give --layers N:N+1 with N in 0..{count - 1}")
+    if record in (probes.trace, probes.wave):
+        raise UserError(f"--json keeps the results in {record}; name another file for --trace or --wave")
+
+
 def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Results of an earlier run of the same program, preset, memory and picture, by layer number."""
     if not path.exists():
@@ -109,8 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = GoldenModel.from_folder(arguments.model)
     program = compile_encoder(model.parameters, model.architecture, preset)
     layers = parse_layers(arguments.layers, len(program.layers))
-    if probes.wave is not None and len(layers) != 1:
-        raise UserError(f"--wave is of one layer; give --layers N:N+1 with N in 0..{len(program.layers) - 1}")
+    check_probes(probes, arguments.json, layers, len(program.layers))
     wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
         "preset": preset.name,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hdl.activity.machine_parts import UNITS
 from hdl.activity.state import State
 from hdl.machine.mover import PATIENCE
+from sim.bench.layers import check_probes
 from sim.bench.machine_activity import Activity, Watch, merged, trace_of_runs
 from sim.bench.machine_bench import LZ4, MachineRun, Wave, run_program
 from sim.bench.machine_layers import LayerRun, run_layers, trace_of_layers
@@ -111,27 +112,27 @@ def program() -> Program:
     return compile_encoder(toy.parameters, toy.architecture, MINI)
 
 
-DENSE: Final = 0
 NORM: Final = 2
+DENSE: Final = 3
 
 
 def test_timeline_of_layers(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     probes = Probes(trace=path, wave=tmp_path / "wave.fst", wave_cycles=(0, 5))
     picture = toy_sam_vit().picture
-    runs: list[LayerRun] = [run for _, run in run_layers(program, picture, [DENSE, NORM], probes=probes)]
+    runs: list[LayerRun] = [run for _, run in run_layers(program, picture, [NORM, DENSE], probes=probes)]
     assert [run.differing_bytes for run in runs] == [0, 0]
     write_trace(path, trace_of_layers(program, runs))
     events = read_events(path)
     cycles = sum(run.cycles for run in runs)
     totals = check_events(events, cycles)
     assert list(totals) == list(UNITS)
-    assert totals["array"][State.BUSY] > 0.2 * runs[0].cycles
-    assert 0 < totals["table loads"][State.BUSY] < runs[0].cycles
-    assert totals["layer norm"][State.BUSY] > 0.5 * runs[1].cycles
+    assert totals["array"][State.BUSY] > 0.2 * runs[1].cycles
+    assert 0 < totals["table loads"][State.BUSY] < runs[1].cycles
+    assert totals["layer norm"][State.BUSY] > 0.5 * runs[0].cycles
     layers = [(event["name"], event["args"]["cycles"]) for event in events if event.get("cat") == "track"]
     assert layers == [(run.layer.names[-1], run.cycles) for run in runs]
-    activity = runs[0].activity
+    activity = runs[1].activity
     assert activity is not None and 1024 <= len(activity.counts) < 2048
     assert activity.window.bit_count() == 1 and activity.window > 1
 
@@ -141,6 +142,15 @@ def test_cycles_behind_the_end_of_the_run(program: Program, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"--wave-cycles begins at 1099511627776, but the run has \d+ cycles; nothing"):
         list(run_layers(program, toy_sam_vit().picture, [NORM], probes=probes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_waveform_is_of_one_layer_and_files_are_apart(tmp_path: Path) -> None:
+    wave, record = Probes(wave=tmp_path / "wave.fst"), tmp_path / "layers.json"
+    check_probes(wave, record, range(3, 4), 9)
+    with pytest.raises(UserError, match=r"--wave is of one layer; give --layers N:N\+1 with N in 0..8"):
+        check_probes(wave, record, range(3, 5), 9)
+    with pytest.raises(UserError, match=r"layers.json; name another file for --trace or --wave"):
+        check_probes(Probes(trace=record), record, range(9), 9)
 
 
 def test_the_verilog_of_an_unwatched_machine_has_no_trace_of_it() -> None:
