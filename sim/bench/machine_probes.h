@@ -111,6 +111,8 @@ class Probes {
     void attach(Vmachine& top) {
 #ifdef MACHINE_WAVE
         top.trace(&wave_, 99);
+        wave_.set_time_unit("1ns");
+        wave_.set_time_resolution("1ns");
         wave_.open(file_);
 #endif
         (void)top;
