@@ -21,6 +21,7 @@ from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel, Segmentation
 from sim.golden.parameters import Executed
 from sim.picture import Box, check_box, load_picture, overlay, save_picture
+from sim.probes import add_probes, given_probes, probes_of
 from sim.record import write_json
 
 EXAMPLE = """\
@@ -67,6 +68,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         action="store_true",
         help="executor: run the golden encoder too and compare every step (for rtl: python -m sim layers)",
     )
+    add_probes(machine, "rtl: ")
     return parser
 
 
@@ -107,8 +109,13 @@ def check_backend(arguments: argparse.Namespace) -> None:
         raise UserError("--memory-mb is for --backend executor or rtl; add it, or leave the option out")
     if arguments.memory is not None and arguments.backend != "rtl":
         raise UserError("--memory is for --backend rtl; add it, or leave the option out")
+    if arguments.backend != "rtl" and (probes := given_probes(arguments)):
+        raise UserError(
+            f"{probes[0]} is for --backend rtl, which has units to look at; add it, or leave the option out"
+        )
     if arguments.check_layers and arguments.backend != "executor":
         raise UserError("--check-layers is for --backend executor; for the hardware see `python -m sim layers --help`")
+    probes_of(arguments)  # refused before anything takes its time
 
 
 def _segment_golden(model: GoldenModel, picture: NDArray[np.uint8], box: Box) -> Segmentation:
@@ -128,7 +135,7 @@ def _segment_by_program(
     program = chosen_program(arguments, folder, model)
     if arguments.backend == "rtl":
         run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
-        encode = partial(run_machine, sdram=arguments.memory == "sdram")
+        encode = partial(run_machine, sdram=arguments.memory == "sdram", probes=probes_of(arguments))
         return ProgramModel(model, program, encode=encode).segment(picture, box)
     with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
         machine = ProgramModel(
@@ -140,7 +147,8 @@ def _segment_by_program(
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
     pngs = [path for path in (arguments.out, arguments.overlay) if path is not None]
-    check_outputs(arguments.image, pngs, [arguments.json] if arguments.json is not None else [])
+    others = [path for path in (arguments.json, arguments.trace, arguments.wave) if path is not None]
+    check_outputs(arguments.image, pngs, others)
     box = parse_box(arguments.box)
     check_backend(arguments)
     picture = load_picture(arguments.image)

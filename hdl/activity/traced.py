@@ -1,6 +1,6 @@
 """A component in simulation that prints what its parts do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from amaranth.hdl import Elaboratable, Format, Fragment, Module, Print, Signal
@@ -9,14 +9,12 @@ from amaranth.lib import wiring
 from hdl.activity.monitor import cycle_before, monitor
 from hdl.activity.observation import Observation
 from hdl.activity.observed import pass_through
+from hdl.activity.parts import Elaborated, Parts, parts_of
 from hdl.activity.state import State
 
 TIME_BITS: Final = 48
 EVENT_DEPTH: Final = 2
 """The printer takes every event at once, so none is ever dropped."""
-
-Parts = Mapping[str, Any]
-"""Components inside another one by path, parts of the path separated by dots; the component itself is ""."""
 
 
 class Traced(wiring.Component):
@@ -48,10 +46,10 @@ class Traced(wiring.Component):
         """The component, elaborated first so that its parts are known, and a monitor and printer for each."""
         m = Module()
         fragment = Fragment.get(self._component, platform)
-        m.submodules.component = _Elaborated(fragment)
+        m.submodules.component = Elaborated(fragment)
         pass_through(m, self._component, self)
         time = cycle_before(m, TIME_BITS)
-        for observation in self._observations({"": self._component, **_parts(fragment)}):
+        for observation in self._observations({"": self._component, **parts_of(fragment)}):
             self._print(m, observation, time)
         return m
 
@@ -71,26 +69,3 @@ class Traced(wiring.Component):
         counts = " ".join(f"{each.name}={{}}" for each in observation.streams)
         with m.If((time % self._period == 0) | (idle & ~idle_before)):
             m.d.sync += Print(Format(f"activity {name} transfers {{}} {counts}", time, *added.o_transfers))
-
-
-class _Elaborated(Elaboratable):
-    """A component whose fragment is there already."""
-
-    def __init__(self, fragment: Fragment) -> None:
-        self._fragment = fragment
-
-    def elaborate(self, platform: Any) -> Fragment:
-        return self._fragment
-
-
-def _parts(fragment: Fragment, path: str = "") -> dict[str, Any]:
-    """Components below a fragment by path; fragments without a name, and what is no component, are passed by."""
-    found: dict[str, Any] = {}
-    for inner, name, _ in fragment.subfragments:
-        if name is None:
-            continue
-        component = next((each for each in inner.origins or () if isinstance(each, wiring.Component)), None)
-        if component is not None:
-            found[f"{path}{name}"] = component
-        found |= _parts(inner, f"{path}{name}.")
-    return found

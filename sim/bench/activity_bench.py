@@ -15,10 +15,7 @@ from hdl.array.geometry import ArrayGeometry
 from hdl.matmul import Matmul
 from sim.bench.matmul_bench import TOP, CompiledMatmul
 from sim.bench.verilator import BenchError, compile_model, verilog_of
-from sim.trace import Trace, UnitActivity
-
-TRACE_MHZ: Final = 100.0
-"""Clock of traces: a cycle takes 10 ns, so times read as cycles."""
+from sim.trace import TRACE_MHZ, Trace, UnitActivity
 
 _LINE: Final = re.compile(r"activity (\w+) (state|transfers) (\d+) ?(.*)")
 

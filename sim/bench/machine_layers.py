@@ -5,14 +5,15 @@ executor has after the layer before. So layers need not wait for one another, an
 Near memory and routes belong to a layer: what one leaves there the next cannot see.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.bench.machine_bench import MachineRun, run_program
+from sim.bench.machine_activity import Activity, Watch, trace_of_runs
+from sim.bench.machine_bench import NEVER, MachineRun, Wave, run_program
 from sim.bench.verilator import BenchError
 from sim.compiler.compile import Layer, Program
 from sim.compiler.run import StepDone, initial_memory, taken
@@ -21,6 +22,8 @@ from sim.contract.wide import Wide
 from sim.executor import Executor
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.faults import Fault
+from sim.probes import Probes
+from sim.trace import Trace, write_trace
 
 CYCLES_MAX: Final = 1 << 40
 
@@ -28,7 +31,7 @@ CYCLES_MAX: Final = 1 << 40
 @dataclass(frozen=True)
 class LayerRun:
     """layer; its cycles from start to STOP, beats of external memory read and written; bytes of it that differ from the
-    executor's, and the first of them as text, or None."""
+    executor's, and the first of them as text, or None; what the units did, if they were watched."""
 
     layer: Layer
     cycles: int
@@ -37,6 +40,7 @@ class LayerRun:
     seconds: float
     differing_bytes: int
     difference: str | None
+    activity: Activity | None = None
 
 
 def commands_of(program: Program, layer: Layer) -> bytes:
@@ -50,31 +54,75 @@ def commands_of(program: Program, layer: Layer) -> bytes:
     return b"".join(command.encode() for command in [*moved, Command(Opcode.STOP)])
 
 
-def run_whole(program: Program, picture: Wide, *, sdram: bool = False) -> tuple[Wide, MachineRun]:
-    """Image embedding of a preprocessed picture (side, side, 3), and the run that made it; `sdram` as in `run_program`.
+def simulate(
+    program: Program,
+    memory: NDArray[np.uint8],
+    *,
+    sdram: bool = False,
+    probes: Probes | None = None,
+    marks: tuple[int, ...] = (),
+) -> MachineRun:
+    """The program at the beginning of memory uint8 (bytes,); `sdram` as in `run_program`.
 
-    Raises BenchError when the machine stops with an error, breaks a rule of the SDRAM, or the simulation fails.
+    probes: what to record; a waveform is written, what the units did is in the run, from `marks` (Watch) on by layers.
+    Raises BenchError when the machine stops with an error, breaks a rule of the SDRAM, or the simulation fails,
+    UserError when the run does not reach the cycles of the waveform.
     """
+    probes = probes or Probes()
+    watch = Watch(probes.trace_cycles, marks) if probes.trace is not None else None
+    first, stop = probes.wave_cycles
+    wave = Wave(probes.wave, first, NEVER if stop is None else stop) if probes.wave is not None else None
+    run = run_program(
+        program.preset, memory.tobytes(), program.writable, CYCLES_MAX, sdram=sdram, watch=watch, wave=wave
+    )
+    if wave is not None and run.cycles <= first:
+        wave.file.unlink()
+        raise UserError(f"--wave-cycles begins at {first}, but the run has {run.cycles} cycles; nothing was written")
+    return checked(run)
+
+
+def run_whole(
+    program: Program, picture: Wide, *, sdram: bool = False, probes: Probes | None = None
+) -> tuple[Wide, MachineRun]:
+    """Image embedding of a preprocessed picture (side, side, 3), and the run that made it; what `probes` asks for is
+    written. Raises what `simulate` does."""
     memory = initial_memory(program, picture)
-    run = checked(run_program(program.preset, memory.tobytes(), program.writable, CYCLES_MAX, sdram=sdram))
+    marks = tuple(layer.commands[0] // COMMAND_BYTES for layer in program.layers)
+    run = simulate(program, memory, sdram=sdram, probes=probes, marks=marks)
+    if probes is not None and probes.trace is not None and run.activity is not None:
+        names = [layer.names[-1] for layer in program.layers]
+        write_trace(probes.trace, trace_of_runs(f"machine {program.preset.name}", [(run.activity, names)]))
     embedding = taken(np.frombuffer(run.memory, np.uint8), program.embedding)
     return Wide(embedding, program.embedding.exponent), run
 
 
-def run_machine(program: Program, picture: Wide, step_done: StepDone | None = None, *, sdram: bool = False) -> Wide:
+def run_machine(
+    program: Program,
+    picture: Wide,
+    step_done: StepDone | None = None,
+    *,
+    sdram: bool = False,
+    probes: Probes | None = None,
+) -> Wide:
     """`run_whole` as sim.compiler.run.EncoderRun; steps are not told apart. Raises UserError where it raises."""
     try:
-        return run_whole(program, picture, sdram=sdram)[0]
+        return run_whole(program, picture, sdram=sdram, probes=probes)[0]
     except BenchError as error:
         raise UserError(str(error)) from error
 
 
 def run_layers(
-    program: Program, picture: Wide, layers: Collection[int], *, sdram: bool = False
+    program: Program,
+    picture: Wide,
+    layers: Collection[int],
+    *,
+    sdram: bool = False,
+    probes: Probes | None = None,
 ) -> Iterator[tuple[int, LayerRun]]:
     """Every layer of `layers` on the machine, each from the executor's state and compared with it in all of memory.
 
-    Layers in between are computed by the executor alone. Raises BenchError like `run_whole`.
+    Layers in between are computed by the executor alone. probes: a waveform is that of the last layer; what the units
+    did is in the LayerRun. Raises what `simulate` does.
     """
     memory = initial_memory(program, picture)
     executor = Executor(program.preset, memory, program.writable)
@@ -84,10 +132,16 @@ def run_layers(
             image = memory.copy()
             commands = np.frombuffer(commands_of(program, layer), np.uint8)
             image[: commands.size] = commands
-            run = checked(run_program(program.preset, image.tobytes(), program.writable, CYCLES_MAX, sdram=sdram))
+            run = simulate(program, image, sdram=sdram, probes=probes)
         address = executor.run(address, layer.commands[1])
         if number in layers:
             yield number, _compared(program, layer, run, memory)
+
+
+def trace_of_layers(program: Program, runs: Sequence[LayerRun]) -> Trace:
+    """Layers one behind the other, each from its own reset to its STOP, as they were watched."""
+    watched = [(run.activity, [run.layer.names[-1]]) for run in runs if run.activity is not None]
+    return trace_of_runs(f"machine {program.preset.name}, layer by layer", watched)
 
 
 def checked(run: MachineRun) -> MachineRun:
@@ -111,4 +165,4 @@ def _compared(program: Program, layer: Layer, run: MachineRun, expected: NDArray
         if len(wrong):
             token, channel = wrong[0].tolist()
             text = f"token {token}, channel {channel} is {mine[token, channel]}, not {its[token, channel]}"
-    return LayerRun(layer, run.cycles, run.reads, run.writes, run.seconds, int(differing.size), text)
+    return LayerRun(layer, run.cycles, run.reads, run.writes, run.seconds, int(differing.size), text, run.activity)

@@ -2,7 +2,7 @@
 //
 // Arguments: image, result, memory bytes, writable, most cycles, latency of memory, refusals of 256, seed,
 // address from which memory answers with errors, first cycle in which memory stalls and number of such
-// cycles (none if left out). One line of JSON on standard output.
+// cycles (none if left out). One line of JSON on standard output. Behind them the options of machine_probes.h.
 //
 // With MACHINE_SDRAM the simulation has an SDRAM controller and the model of a part (sim/bench/sdram_pins.py), of which
 // only the cells live here; memory is those cells then, and what follows `most cycles` is not looked at.
@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "Vmachine.h"
+#include "machine_probes.h"
 #include "verilated.h"
 
 namespace {
@@ -48,7 +49,9 @@ int main(int argc, char** argv) {
     const uint64_t size = number(argv[3]), limit = number(argv[5]);
     std::vector<uint8_t> memory = load(argv[1], size);
     auto context = std::make_unique<VerilatedContext>();
+    auto probes = std::make_unique<Probes>(argc, argv, *context);
     auto top = std::make_unique<Vmachine>(context.get());
+    probes->attach(*top);
     uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0, violations = 0;
     bool waiting = false;
 #ifndef MACHINE_SDRAM
@@ -80,6 +83,7 @@ int main(int argc, char** argv) {
     const auto step = [&] {
         top->clk = 0;
         top->eval();
+        probes->settled(*top, cycles);
         const uint64_t cell = uint64_t{top->o_cell} * 2;
         if (top->o_cell_write) std::memcpy(&memory[cell], &top->o_cell_word, 2);
         uint16_t word;
@@ -87,6 +91,7 @@ int main(int argc, char** argv) {
         if (top->o_valid) ++(top->o_write ? writes : reads);
         top->clk = 1;
         top->eval();
+        probes->risen(cycles);
         top->i_cell_data = word;
         violations |= top->o_violations;
     };
@@ -108,6 +113,7 @@ int main(int argc, char** argv) {
         top->i_failed = failed;
         top->clk = 0;
         top->eval();
+        probes->settled(*top, cycles);
         // What is asked comes from registers, so it is the same before and after the inputs of this cycle.
         if (top->o_valid && top->i_ready) {
             const uint64_t address = uint64_t{top->o_address} * beat;
@@ -125,6 +131,7 @@ int main(int argc, char** argv) {
         }
         top->clk = 1;
         top->eval();
+        probes->risen(cycles);
 #endif
         top->i_start = 0;
         ++cycles;
@@ -139,6 +146,7 @@ int main(int argc, char** argv) {
         }
     }
     const double took = seconds(begin);
+    const bool probed = probes->finish();
 #ifdef MACHINE_SDRAM
     // The controller has taken the last writes, but they may not be in the part yet.
     for (int drain = 0; drain < 1024; ++drain) step();
@@ -152,5 +160,5 @@ int main(int argc, char** argv) {
     if (file == nullptr || std::fwrite(memory.data(), 1, size, file) != size) return 3;
     std::fclose(file);
     top->final();
-    return 0;
+    return probed ? 0 : 4;
 }

@@ -6,6 +6,8 @@ from amaranth.hdl import Elaboratable, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hdl.activity.machine_parts import command_number, machine_parts
+from hdl.activity.watched import Watched
 from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS
 from hdl.machine.machine import Machine
@@ -21,7 +23,7 @@ CONTROL_PINS: Final = {
 """Pins of the machine that every memory behind it leaves alone; names are those of hdl.machine.machine."""
 
 
-def control_wires(pins: Any, machine: Machine) -> list[Any]:
+def control_wires(pins: Any, machine: Any) -> list[Any]:
     """Assignments between CONTROL_PINS of a component and the machine in it."""
     return [
         getattr(machine, name).eq(getattr(pins, name))
@@ -31,16 +33,37 @@ def control_wires(pins: Any, machine: Machine) -> list[Any]:
     ]
 
 
+WATCHED_PINS: Final = ("o_activity", "o_command")
+"""Pins of a machine that is watched (hdl.activity.machine_parts): state of every unit, number of the command."""
+
+
+def machine_of(preset: MachinePreset, *, patience: int, watched: bool) -> Any:
+    """The machine, with WATCHED_PINS or as it is."""
+    machine = Machine(preset, patience=patience)
+    return Watched(machine, machine_parts, {"o_command": command_number}) if watched else machine
+
+
+def watched_pins(machine: Any) -> dict[str, Any]:
+    """WATCHED_PINS of a machine that has them."""
+    return {name: Out(len(getattr(machine, name))) for name in WATCHED_PINS if hasattr(machine, name)}
+
+
+def watched_wires(pins: Any, machine: Any) -> list[Any]:
+    """Assignments for WATCHED_PINS of a component around a machine that has them."""
+    return [getattr(pins, name).eq(getattr(machine, name)) for name in WATCHED_PINS if hasattr(machine, name)]
+
+
 class MachinePins(wiring.Component):
     """hdl.machine.machine with `o_valid`, `o_write`, `o_address` (in beats), `o_data` and `i_ready` for requests,
-    `i_valid`, `i_data`, `i_error` for responses, `i_failed` for the error line."""
+    `i_valid`, `i_data`, `i_error` for responses, `i_failed` for the error line; `watched`: also WATCHED_PINS."""
 
-    def __init__(self, preset: MachinePreset, *, patience: int) -> None:
-        self._machine = Machine(preset, patience=patience)
+    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False) -> None:
+        self._machine = machine_of(preset, patience=patience, watched=watched)
         bits = 8 * preset.beat_bytes
         super().__init__(
             {
                 **CONTROL_PINS,
+                **watched_pins(self._machine),
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_address": Out(ADDRESS_BITS),
@@ -60,6 +83,7 @@ class MachinePins(wiring.Component):
         request, response = machine.memory.request, machine.memory.response
         m.d.comb += [
             *control_wires(self, machine),
+            *watched_wires(self, machine),
             self.o_valid.eq(request.valid),
             self.o_write.eq(request.payload.write),
             self.o_address.eq(request.payload.address),

@@ -10,14 +10,13 @@ from amaranth.lib.wiring import In, Out
 from numpy.typing import NDArray
 
 from hdl.machine.jobs import ADDRESS_BITS
-from hdl.machine.machine import Machine
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
 from hdl.memory.sdram.controller import SdramController
 from hdl.memory.sdram.model import SdramModel
 from hdl.memory.sdram.rules import Rule
 from hdl.memory.sdram.timing import BANKS, WORD_BITS, SdramCycles, SdramPart, part_of
-from sim.bench.machine_pins import CONTROL_PINS, control_wires
+from sim.bench.machine_pins import CONTROL_PINS, control_wires, machine_of, watched_pins, watched_wires
 from sim.machine.presets import MachinePreset
 
 PART: Final = "slowest"
@@ -99,13 +98,14 @@ class SdramPins(wiring.Component):
     `o_valid`, `o_write`: a request that the controller takes.
     """
 
-    def __init__(self, preset: MachinePreset, *, patience: int) -> None:
-        self._machine = Machine(preset, patience=patience)
+    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False) -> None:
+        self._machine = machine_of(preset, patience=patience, watched=watched)
         part = part_for(preset)
         self._sdram = CheckedSdram(self._machine.memory.signature, part, part.at(preset.clock_mhz))
         super().__init__(
             {
                 **CONTROL_PINS,
+                **watched_pins(self._machine),
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_cell": Out(ADDRESS_BITS),
@@ -125,6 +125,7 @@ class SdramPins(wiring.Component):
         request = machine.memory.request
         m.d.comb += [
             *control_wires(self, machine),
+            *watched_wires(self, machine),
             self.o_valid.eq(request.valid & request.ready),
             self.o_write.eq(request.payload.write),
             self.o_cell.eq(sdram.cell),

@@ -82,7 +82,8 @@ class ArrayTime:
     """Operands arrive in the order of the program; a RUN is over when its last operand has come and its tokens passed.
 
     results: where they go. blocks: where codes come from. steps: of the codebooks, by number. passes, run_cycles: RUNs
-    so far, and their tokens: what the array would take if nothing else did.
+    so far, and their tokens: what the array would take if nothing else did. load_cycles, softmax_cycles,
+    position_cycles: the same of the loader, the softmax and the position unit.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ArrayTime:
         self._sets: deque[float] = deque()  # when codes are complete
         self._softmax = 0.0
         self.passes = self.run_cycles = 0
+        self.load_cycles = self.softmax_cycles = self.position_cycles = 0
 
     def before(self, command: Command, payloads: int) -> Taking:
         """How the payloads of a READ or SEND are taken."""
@@ -141,6 +143,8 @@ class ArrayTime:
             fields = fields_of(command)
             prepare = max(self._preset.lanes + 3, fields["rows"], fields["first_query"] // fields["columns"])
             self._position = _Position(fields, end + prepare + delays.POSITION_START)
+            words = -(-fields["rows"] * fields["columns"] // self._preset.lanes)
+            self.position_cycles += fields["queries"] * words
             if fields["kind"] not in (PositionKind.STATIC, PositionKind.DECOMPOSED):
                 self._biases.append((self._position, self._position.ready))
                 self._soften()
@@ -159,7 +163,9 @@ class ArrayTime:
         """A payload of weights is offered at `at`. Returns when its register is free."""
         active = self._commands[0]
         step = max(self._load, at)
-        self._load = step + self._steps.get(active.codebook, UNIFORM_STEPS)
+        steps = self._steps.get(active.codebook, UNIFORM_STEPS)
+        self._load = step + steps
+        self.load_cycles += steps
         self._row_group += 1
         if self._row_group == self._delays.row_groups:
             self._row_group = 0
@@ -215,6 +221,7 @@ class ArrayTime:
         while self._rows and self._biases:
             (fields, first), (position, valued) = self._rows.popleft(), self._biases.popleft()
             words = -(-fields["keys"] // self._preset.lanes)
+            self.softmax_cycles += fields["queries"] * words
             begin = max(first, self._softmax)
             end = begin + fields["queries"] * words
             if position.fields["kind"] == PositionKind.DECOMPOSED:

@@ -1,6 +1,6 @@
 """Cycles of a program, layer by layer, and what binds each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from sim.compiler.compile import Layer, Program
 from sim.compiler.traffic import traffic
 from sim.cycles.memory import MemoryRate
+from sim.cycles.once import Once
 from sim.cycles.timeline import Timeline
 from sim.machine.commands import BASES, COMMAND_BYTES, Command, Opcode
 
@@ -21,6 +22,8 @@ class LayerCycles:
     commands included. bytes_near_read, bytes_near_written, near_roof: of near memory, whose ports move both at once.
     bytes_constants: of bytes_read, those of the program's image. source_roof: cycles of these and of the commands where
     a source of its own has the image; memory_roof is without them then.
+    bytes_once: of external memory, its inputs, weights and result once each (Once). traffic_bound: cycles of these.
+    busy: cycles that every unit needs at its rate, by the names of hdl.activity.machine_parts.
     """
 
     names: tuple[str, ...]
@@ -37,6 +40,19 @@ class LayerCycles:
     bytes_near_written: int
     bytes_constants: int
     source_roof: int
+    bytes_once: int
+    traffic_bound: int
+    busy: Mapping[str, float]
+
+    @property
+    def lower_bound(self) -> int:
+        """Cycles below which this step cannot be on this array and memory, however it is scheduled and buffered."""
+        return max(self.mac_roof, self.traffic_bound)
+
+    @property
+    def ratio(self) -> float:
+        """Cycles over those of the lower bound."""
+        return self.cycles / max(self.lower_bound, 1)
 
     @property
     def roof(self) -> int:
@@ -76,13 +92,15 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     """Of one layer."""
     preset = program.preset
     image = np.frombuffer(program.image, np.uint8)
-    timeline = Timeline(preset, memory, image)
+    timeline, once = Timeline(preset, memory, image), Once(preset, layer.result)
     first, stop = (address // COMMAND_BYTES for address in layer.commands)
     for command, again in rolled_out(program.commands, first, stop):
         timeline.do(command, again=again)
+        once.do(command)
     timeline.do(Command(Opcode.STOP))
     moved = traffic(program.commands, layer.commands, preset, program.writable)
-    of_image = moved.beats_constants + moved.run_commands * COMMAND_BYTES // preset.beat_bytes
+    fetched = moved.run_commands * COMMAND_BYTES // preset.beat_bytes
+    of_image = moved.beats_constants + fetched
     beats = moved.beats_read - moved.beats_constants + moved.beats_written
     beats += of_image if memory.source is None else 0
     array, roof = timeline.array, round(beats * memory.beat)
@@ -104,6 +122,16 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
         bytes_near_written=moved.beats_near_written * preset.beat_bytes,
         bytes_constants=moved.beats_constants * preset.beat_bytes,
         source_roof=source_roof,
+        bytes_once=once.beats * preset.beat_bytes,
+        traffic_bound=round(once.beats * memory.beat),
+        busy={
+            "fetch": float(fetched),
+            "reader": float(moved.beats_read + moved.beats_near_read),
+            "writer": float(moved.beats_written + moved.beats_near_written),
+            "external memory": beats * memory.beat,
+            "near memory": float(near_roof),
+            **timeline.busy(),
+        },
     )
 
 

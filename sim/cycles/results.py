@@ -20,6 +20,7 @@ class ResultsTime:
         self._writer, self._memory, self._routes = writer, memory, routes
         self._latency = Delays(preset).result
         self._end = 0.0
+        self.activated = 0.0  # beats that went to the activation unit
 
     def passed(self, tokens: int, start: float, end: float) -> float:
         """Tokens of a RUN with results pass from start to `end` or, as results leave more slowly, what is returned.
@@ -32,6 +33,7 @@ class ResultsTime:
         first = max(start + self._latency, self._end)
         self._end = max(first + tokens * pace, end + self._latency + self._beats)
         behind = delays.ROUTE + delays.ACTIVATION if port == Port.ACTIVATED else 0
+        self.activated += tokens * self._beats if port == Port.ACTIVATED else 0
         if not near:
             self._memory.results(first + behind, self._end + behind, tokens * self._beats)
         self._writer.given(port, tokens * self._beats, self._end + behind)

@@ -66,8 +66,10 @@ class Timeline:
         self._writer = Writer()
         self._steps: dict[int, int] = {}
         self._units = Units(preset, self._writer, self._codes)
-        results = ResultsTime(preset, memory.beat, writer=self._writer, memory=self._port, routes=self._units.routes)
-        self.array = ArrayTime(preset, results=results, blocks=CodeBlockTimes(preset), steps=self._steps)
+        self._results = ResultsTime(
+            preset, memory.beat, writer=self._writer, memory=self._port, routes=self._units.routes
+        )
+        self.array = ArrayTime(preset, results=self._results, blocks=CodeBlockTimes(preset), steps=self._steps)
         self._command_beats = COMMAND_BYTES // preset.beat_bytes
         self._answer = delays.TO_MEMORY + memory.latency + delays.FROM_MEMORY
         self._near_answer = Delays(preset).near
@@ -105,6 +107,18 @@ class Timeline:
     def end(self) -> float:
         """Cycles from start to the end of a program whose last command has been STOP."""
         return self._control + delays.STOP
+
+    def busy(self) -> dict[str, float]:
+        """Cycles that every unit has needed so far, at its rate, by the names of hdl.activity.machine_parts."""
+        array, units = self.array, dict(self._units.busy)
+        units["activation"] += self._results.activated
+        return {
+            "table loads": array.load_cycles,
+            "array": array.run_cycles,
+            "softmax": array.softmax_cycles,
+            "position": array.position_cycles,
+            **units,
+        }
 
     def _fetch(self, again: bool) -> float:
         """When the next command is held in the control."""

@@ -25,6 +25,15 @@ _VALUES: Final = frozenset(
     }
 )
 
+UNIT_NAMES: Final = {
+    Port.ENCODED: "encoder",
+    Port.NORMED: "layer norm",
+    Port.ACTIVATED: "activation",
+    Port.CONVOLVED: "depthwise",
+    Port.SUMS: "residual",
+}
+"""Units by their output; a copy has none."""
+
 _WAITING: Final = {
     Port.ENCODER_PLANES: Port.ENCODED,
     Port.NORM_COMMAND: Port.NORMED,
@@ -77,8 +86,8 @@ class Units:
     """Encoder, LayerNorm, additions, activations, depthwise convolutions and copies, one behind the other by routes.
 
     Every unit is a rate and a delay; `idle` is when the last result of a unit was on its way. routes: outputs that are
-    led to a unit, and beats of a token there, or 0. codes: called as codes(beats, start, end) with those that go to the
-    array.
+    led to a unit, and beats of a token there, or 0. busy: cycles that each unit has needed so far, at its rate. codes:
+    called as codes(beats, start, end) with those that go to the array.
     """
 
     def __init__(self, preset: MachinePreset, writer: Writer, codes: Callable[[float, float, float], None]) -> None:
@@ -88,6 +97,7 @@ class Units:
         self._planes, self._norm_groups = 1, 1
         self._map = {"last_row": 0, "last_column": 0, "stride_two": 0}
         self.routes: dict[Port, int] = {}
+        self.busy = dict.fromkeys(UNIT_NAMES.values(), 0.0)
 
     def before(self, command: Command, payloads: int) -> Taking:
         """How the payloads of a READ or SEND are taken."""
@@ -174,6 +184,8 @@ class Units:
         drained = 0.0
         for flow in self._flows(command, payloads):
             drained += flow.drain
+            if flow.port in UNIT_NAMES:
+                self.busy[UNIT_NAMES[flow.port]] += flow.cycles
             if flow.port in self._idle:
                 self._idle[flow.port] = end + drained
             if flow.port not in self.routes:

@@ -9,6 +9,7 @@ import pytest
 from sim.contract.errors import UserError
 from sim.trace import (
     STATES,
+    Span,
     Trace,
     UnitActivity,
     check_events,
@@ -116,3 +117,40 @@ def test_shares_are_of_all_cycles() -> None:
     assert " ".join(header.split()) == "share of 20 cycles busy stalled on input stalled on output"
     assert loader.split() == ["loader", "80.0%", "5.0%", "0.0%"]
     assert array.split() == ["array", "0.0%", "0.0%", "100.0%"]
+
+
+def summed() -> Trace:
+    """Two windows of 10 cycles, and a track."""
+    counts = np.array([[2, 5, 3, 0], [0, 1, 0, 9]])
+    unit = UnitActivity(np.array([0, 10]), np.array([BUSY, STALLED_OUTPUT], np.uint8), {}, counts)
+    return Trace(
+        "model", 20, 100.0, {"array": unit}, {"layers": [Span(0, 12, "a", {"MACs": 7}), Span(15, 20, "b", {})]}
+    )
+
+
+def test_windows_keep_the_cycles_of_every_state() -> None:
+    events = list(trace_events(summed()))
+    assert check_events(events, 20)["array"].tolist() == summed().state_cycles("array").tolist() == [2, 6, 3, 9]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert [(span["name"], span["args"]) for span in spans if "cat" not in span] == [
+        ("busy", {"cycle": 0, "cycles": 10, "idle": 2, "busy": 5, "stalled on input": 3}),
+        ("stalled on output", {"cycle": 10, "cycles": 10, "busy": 1, "stalled on output": 9}),
+    ]
+    assert [(span["name"], span["ts"], span["dur"], span["args"]) for span in spans if "cat" in span] == [
+        ("a", 0.0, 0.12, {"cycle": 0, "cycles": 12, "MACs": 7}),
+        ("b", 0.15, 0.05, {"cycle": 15, "cycles": 5}),
+    ]
+    counters = [(event["name"], event["ts"], event["args"]) for event in events if event["ph"] == "C"]
+    assert counters == [("array busy", 0.0, {"percent": 50.0}), ("array busy", 0.1, {"percent": 10.0})]
+
+
+def test_the_check_sees_windows_that_do_not_add_up_and_tracks_that_overlap() -> None:
+    events = list(trace_events(summed()))
+    window = next(number for number, event in enumerate(events) if event.get("args", {}).get("idle"))
+    wrong = {**events[window], "args": {**events[window]["args"], "idle": 3}}
+    with pytest.raises(ValueError, match="a span of 10 cycles sums up 11"):
+        check_events([*events[:window], wrong, *events[window + 1 :]], 20)
+    late = next(number for number, event in enumerate(events) if event["name"] == "b")
+    wrong = {**events[late], "args": {"cycle": 11, "cycles": 9}}
+    with pytest.raises(ValueError, match="layers: a span begins at 150 ns"):
+        check_events([*events[:late], wrong, *events[late + 1 :]], 20)

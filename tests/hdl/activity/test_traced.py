@@ -7,7 +7,8 @@ import pytest
 
 from hdl.activity.matmul_parts import matmul_parts
 from hdl.activity.observation import Observation, observe
-from hdl.activity.traced import Parts, Traced
+from hdl.activity.parts import Parts
+from hdl.activity.traced import Traced
 from hdl.array.geometry import PRESETS
 from hdl.matmul import Matmul
 from hdl.vector.residual import ResidualAdd

@@ -177,11 +177,13 @@ def test_memory_that_does_not_exist() -> None:
 
 
 def test_bound_is_the_higher_roof() -> None:
-    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0, 0, 4)
+    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0, 0, 4, 0, 3, {})
     assert (layer.bound, layer.roof) == ("memory", 7)
     assert replace(layer, mac_roof=8).bound == "array"
     assert replace(layer, near_roof=8).bound == "near"
     assert replace(layer, source_roof=8).bound == "source"
+    assert (layer.lower_bound, layer.ratio) == (5, 1.8)
+    assert replace(layer, traffic_bound=6).ratio == 1.5
 
 
 def test_no_figure_needs_a_picture() -> None:

@@ -218,6 +218,28 @@ def test_place_that_cannot_be_written(
 
 
 @pytest.mark.parametrize(
+    "case",
+    [
+        (["--trace", "trace.json"], "--trace is for --backend rtl, which has units to look at"),
+        (["--wave-cycles", "0:9", "--backend", "executor", "--preset", "tiny"], "--wave-cycles is for --backend rtl"),
+        (["--backend", "rtl", "--preset", "tiny", "--wave-cycles", "0:9"], "--wave-cycles needs --wave FILE"),
+        (
+            ["--backend", "rtl", "--preset", "tiny", "--trace", "{out}/mask.png"],
+            "would overwrite another output of this run",
+        ),
+    ],
+)
+def test_timelines_are_of_simulated_hardware(
+    case: tuple[list[str], str], toy_folder: Path, image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options, message = case
+    assert segment(toy_folder, image, tmp_path, BOX, *(option.format(out=tmp_path) for option in options)) == 1
+    error = capfd.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "mask.png").exists()
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         [],
