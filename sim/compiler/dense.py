@@ -35,7 +35,7 @@ class PassCommands:
 
     def __init__(self, builder: Builder, layer: Passes) -> None:
         self.builder, self.layer = builder, layer
-        self._made: dict[tuple[Pass | int, ...], list[Command]] = {}
+        self._made: dict[tuple[object, ...], list[Command]] = {}
 
     def give(self, one: Pass, tile: int, **fields: int) -> None:
         """A command of the array and its operands."""

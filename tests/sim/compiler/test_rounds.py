@@ -1,10 +1,10 @@
 """Rolled programs: what runs is what was rolled up."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sim.compiler import rounds
 from sim.compiler.rounds import roll
@@ -81,11 +81,11 @@ def test_what_lies_elsewhere_is_not_searched_again(monkeypatch: pytest.MonkeyPat
     searched = []
     chosen = rounds._chosen
 
-    def noted(*given: Any) -> list[rounds.Body]:
-        searched.append(given)
-        return chosen(*given)
+    def counted(kinds: NDArray[np.int64], addresses: NDArray[np.int64], offset: int) -> list[rounds.Body]:
+        searched.append(offset)
+        return chosen(kinds, addresses, offset)
 
-    monkeypatch.setattr(rounds, "_chosen", noted)
+    monkeypatch.setattr(rounds, "_chosen", counted)
     known: rounds.Known = {}
     for first, second, step in ((0, 4096, 64), (1 << 40, 64, 64), (0, 4096, 32)):
         commands = part(first, second, step)
