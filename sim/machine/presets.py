@@ -142,8 +142,8 @@ PRESETS: Final = {
         ),
     )
 }
-"""tiny: for simulation in tests. small: a quick simulation of whole networks. fit85: what one LFE5U-85F holds, a 64 x 16
-array. full: the 64 x 32 array, for which an LFE5U-85F has too few block RAMs."""
+"""tiny: for simulation in tests. small: a quick simulation of whole networks. fit85: what one LFE5U-85F holds, a
+64 x 16 array. full: the 64 x 32 array, for which an LFE5U-85F has too few block RAMs."""
 
 
 MEMORY_MB: Final = tuple(1 << power for power in range(3, 9))
