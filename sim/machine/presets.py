@@ -97,6 +97,28 @@ PRESETS: Final = {
             clock_mhz=100,
         ),
         MachinePreset(
+            name="fit85",
+            rows=64,
+            columns=16,
+            loader_rows=32,
+            column_group=4,
+            token_depth=512,
+            codebooks=16,
+            lanes=8,
+            logit_words=1024,
+            code_words=256,
+            block_words=512,
+            keys=2048,
+            norm_lanes=4,
+            norm_channels=1280,
+            map_columns=256,
+            depthwise_taps=3,
+            tables=16,
+            memory_bytes=1 << 25,
+            near_bytes=3 << 15,
+            clock_mhz=80,
+        ),
+        MachinePreset(
             name="full",
             rows=64,
             columns=32,
@@ -120,7 +142,8 @@ PRESETS: Final = {
         ),
     )
 }
-"""tiny: for simulation in tests. small: a quick simulation of whole networks. full: the 64 x 32 array."""
+"""tiny: for simulation in tests. small: a quick simulation of whole networks. fit85: what one LFE5U-85F holds, a
+64 x 16 array. full: the 64 x 32 array, for which an LFE5U-85F has too few block RAMs."""
 
 
 MEMORY_MB: Final = tuple(1 << power for power in range(3, 9))
