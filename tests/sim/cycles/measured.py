@@ -4,14 +4,9 @@ at preset tiny. Written by `python -m tests.sim.cycles.measure`."""
 from typing import Final
 
 TOY_TINY_VIT: Final = {
-    "image_encoder.patch_embed.seq.1": 8149,
-    "image_encoder.patch_embed.seq.2.c": 10569,
-    "image_encoder.layers.0.blocks.0.act1": 9576,
-    "image_encoder.layers.0.blocks.0.act2": 6929,
-    "image_encoder.layers.0.blocks.0.conv3.c": 10298,
-    "image_encoder.layers.0.downsample.act1": 25655,
-    "image_encoder.layers.0.downsample.act2": 13067,
-    "image_encoder.layers.0.downsample.conv3.c": 27399,
+    "image_encoder.patch_embed.seq.2.c": 19778,
+    "image_encoder.layers.0.blocks.0.act3": 46275,
+    "image_encoder.layers.0.downsample.conv3.c": 128419,
     "image_encoder.layers.1.blocks.0.attn.qkv": 71625,
     "image_encoder.layers.1.blocks.0.attn.attend": 65444,
     "image_encoder.layers.1.blocks.0.attn.proj": 56112,
@@ -20,9 +15,7 @@ TOY_TINY_VIT: Final = {
     "image_encoder.layers.1.blocks.0.mlp.act": 17579,
     "image_encoder.layers.1.blocks.0.mlp.fc2": 20958,
     "image_encoder.layers.1.blocks.0.mlp.add": 6958,
-    "image_encoder.layers.1.downsample.act1": 28446,
-    "image_encoder.layers.1.downsample.act2": 4364,
-    "image_encoder.layers.1.downsample.conv3.c": 8185,
+    "image_encoder.layers.1.downsample.conv3.c": 59418,
     "image_encoder.layers.2.blocks.0.attn.qkv": 16098,
     "image_encoder.layers.2.blocks.0.attn.attend": 16732,
     "image_encoder.layers.2.blocks.0.attn.proj": 16199,
@@ -31,10 +24,8 @@ TOY_TINY_VIT: Final = {
     "image_encoder.layers.2.blocks.0.mlp.act": 7474,
     "image_encoder.layers.2.blocks.0.mlp.fc2": 6420,
     "image_encoder.layers.2.blocks.0.mlp.add": 1774,
-    "image_encoder.neck.0": 3145,
-    "image_encoder.neck.1": 1738,
-    "image_encoder.neck.2": 7805,
-    "image_encoder.neck.3": 1738,
+    "image_encoder.neck.1": 5025,
+    "image_encoder.neck.3": 9596,
 }
 
 TOY_SAM_VIT: Final = {
@@ -56,8 +47,6 @@ TOY_SAM_VIT: Final = {
     "image_encoder.blocks.1.mlp.act": 6487,
     "image_encoder.blocks.1.mlp.lin2": 9948,
     "image_encoder.blocks.1.mlp.add": 1246,
-    "image_encoder.neck.0": 2617,
-    "image_encoder.neck.1": 1243,
-    "image_encoder.neck.2": 5256,
-    "image_encoder.neck.3": 1243,
+    "image_encoder.neck.1": 4248,
+    "image_encoder.neck.3": 7228,
 }
