@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.compiler.compile import Placed
-from sim.compiler.traffic import is_near
+from sim.compiler.traffic import is_near, near_share
 from sim.machine.commands import Command, Opcode
 from sim.machine.presets import MachinePreset
 
@@ -18,7 +18,9 @@ class Once:
 
     def __init__(self, preset: MachinePreset, result: Placed) -> None:
         self._preset, self._result = preset, result
-        beats = preset.memory_bytes // preset.beat_bytes
+        self._external = preset.memory_bytes // preset.beat_bytes
+        # Operands of an addition may be in one memory each, and one READ takes both.
+        beats = self._external + preset.near_bytes // preset.beat_bytes
         self._read = np.zeros(beats, np.bool_)
         self._own = np.zeros(beats, np.bool_)
         self._open: list[Command] = []
@@ -31,7 +33,7 @@ class Once:
             self._open.clear()
         elif command.opcode == Opcode.WRITE and not is_near(command, self._preset):
             self._open.append(command)
-        elif command.opcode == Opcode.READ and not is_near(command, self._preset):
+        elif command.opcode == Opcode.READ and near_share(command, self._preset) < 1:
             places = self._places(self._read, command)
             # What was written since the last WAIT is not there yet: the beat is still that from before the layer.
             np.logical_or(places, ~self._places(self._own, command), out=places)
@@ -47,4 +49,4 @@ class Once:
     def beats(self) -> int:
         """Of inputs, weights and tables, and of the result with what fills up its tokens."""
         tokens = int(np.prod(self._result.shape[:-1]))
-        return int(self._read.sum()) + -(-tokens * self._result.pitch // self._preset.beat_bytes)
+        return int(self._read[: self._external].sum()) + -(-tokens * self._result.pitch // self._preset.beat_bytes)

@@ -53,6 +53,11 @@ def test_what_the_layer_wrote_itself_does_not_count() -> None:
     assert once(write(NEAR, 8), WAIT, read(4 * BEAT, (8, 1, 1, 1))) == 8
 
 
+def test_of_operands_in_either_memory_one_counts() -> None:
+    assert once(read(0, (1, 2, 6, 1), (NEAR, BEAT, 0))) == 6
+    assert once(read(NEAR, (1, 2, 6, 1), (-NEAR, BEAT, 0))) == 6
+
+
 def test_an_operand_under_the_result_counts() -> None:
     """The WRITE comes before the READs that cause its data; these still see what was there before."""
     assert once(write(0, 8), read(0, (8, 1, 1, 1)), WAIT) == 8
