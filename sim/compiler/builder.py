@@ -5,7 +5,9 @@ NEAR on, those of working memory from 0 on, and distances between them carry DAT
 afterwards is one addition.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +48,7 @@ class Builder:
         self.near = Allocator(NEAR, preset.near_bytes)
         self.near_constants = NearConstants()
         self._rolled = 0
+        self._on_trial = False
         self._known: Known = {}
         self._sent: dict[tuple[Port, tuple[tuple[str, int], ...]], Command] = {}
         self._data = bytearray()
@@ -152,9 +155,22 @@ class Builder:
 
     def roll(self) -> None:
         """Roll up what repeats of the commands since the last time."""
-        begin = min(self._rolled, len(self.commands))
-        self.commands[begin:] = roll(self.commands[begin:], begin, self._known)
+        self.commands[self._rolled :] = roll(self.commands[self._rolled :], self._rolled, self._known)
         self._rolled = len(self.commands)
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What is lowered inside leaves nothing but constants, which are kept once anyway, and is not rolled up."""
+        near, memory, begin = deepcopy(self.near), deepcopy(self.memory), len(self.commands)
+        self._on_trial = True
+        try:
+            yield
+        finally:
+            self._on_trial = False
+            del self.commands[begin:]
+            self.near, self.memory = near, memory
+            self.near_constants.set({})
+            self.begin_layer()
 
     def leave(self) -> None:
         """What stands is rolled up already."""
@@ -162,7 +178,7 @@ class Builder:
 
     def roll_long(self) -> None:
         """The same at the end of a part of a step, where the part is long."""
-        if len(self.commands) - self._rolled > LONG_PART:
+        if not self._on_trial and len(self.commands) - self._rolled > LONG_PART:
             self.roll()
 
     # Memory of what is small and does not outlive a step

@@ -1,6 +1,7 @@
 """The image encoder of a model as a program of the machine."""
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from sim.compiler.dense import results_pitch
 from sim.compiler.fuse import Fused, fuse
 from sim.compiler.held_constants import hold_constants, release_constants
 from sim.compiler.lowering import Lowering
+from sim.compiler.memory import RoomError
 from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
 from sim.compiler.near_windows import NearWindows, in_windows
 from sim.compiler.region import Region
@@ -204,13 +206,21 @@ class Compiler:
         last = chain[-1]
         result = self._region(last.tokens, last.channels, dense_results=True)
         choice = TileTrial(builder, tiles, result, self._regions).choice()
-        if choice is None:
+        near = deepcopy(builder.near)
+        try:
+            if choice is None:
+                raise RoomError("no window fits near memory")
+            hold_constants(builder, choice.constants)
+            height, width, _ = last.shape
+            windows = windows_of(height, width, choice.rows, choice.columns)
+            SameTiles(builder, tiles, result, self._regions).lower(windows)
+        except RoomError:
+            # Of the windows two were lowered for a try; one at the end of a map can need more.
+            del builder.commands[begin:]
+            builder.near = near
+            builder.near_constants.set({})
             builder.memory.free(result.address)
             return False
-        hold_constants(builder, choice.constants)
-        height, width, _ = last.shape
-        windows = windows_of(height, width, choice.rows, choice.columns)
-        SameTiles(builder, tiles, result, self._regions).lower(windows)
         release_constants(builder)
         self._finish(chain, result, begin, rolled=True)
         return True

@@ -6,9 +6,7 @@ Stripes are equal but the last, so that they roll up into rounds.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, TypeAlias
@@ -210,7 +208,7 @@ class NearStripes:
         if lowered is None:
             return None
         layers = [stage.main.operation for stage in self.stages if isinstance(stage.main.operation, QuantizedLayer)]
-        with _tried(self.builder):
+        with self.builder.trial():
             load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
         copies, *stripes = (estimate(commands, self.builder.preset, load) for commands in lowered)
         return copies + sum(stripes[:-1]) + stripes[-1] * (self.rows / plan.height - len(stripes) + 1)
@@ -219,7 +217,7 @@ class NearStripes:
         """Commands for the copies of constants, and for each of the first two stripes; None where they do not fit."""
         builder = self.builder
         ends = [len(builder.commands)]
-        with _tried(builder):
+        with builder.trial():
             try:
                 hold_constants(builder, plan.constants)
                 ends.append(len(builder.commands))
@@ -244,16 +242,3 @@ def chosen(known: Known, stripes: NearStripes, choose: Callable[[], StripePlan |
             return plan
     known[key] = choose()
     return known[key]
-
-
-@contextmanager
-def _tried(builder: Builder) -> Iterator[None]:
-    """What is lowered inside leaves nothing but constants, which are kept once anyway."""
-    near, memory, begin = deepcopy(builder.near), deepcopy(builder.memory), len(builder.commands)
-    try:
-        yield
-    finally:
-        del builder.commands[begin:]
-        builder.near, builder.memory = near, memory
-        builder.near_constants.set({})
-        builder.begin_layer()

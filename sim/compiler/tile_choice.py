@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Final
@@ -104,22 +103,17 @@ class TileTrial:
     def _lowered(self, windows: Iterable[Window], constants: Sequence[Span]) -> list[list[Command]] | None:
         """Commands for the copies of constants, and for each window; None where near memory is too small."""
         builder = self.builder
-        near, memory, begin = deepcopy(builder.near), deepcopy(builder.memory), len(builder.commands)
-        ends = [begin]
-        try:
-            hold_constants(builder, constants)
-            ends.append(len(builder.commands))
-            for window in windows:
-                self.tiles.lower(builder, window, self.result, self.regions)
+        ends = [len(builder.commands)]
+        with builder.trial():
+            try:
+                hold_constants(builder, constants)
                 ends.append(len(builder.commands))
+                for window in windows:
+                    self.tiles.lower(builder, window, self.result, self.regions)
+                    ends.append(len(builder.commands))
+            except RoomError:
+                return None
             return [builder.commands[start:stop] for start, stop in pairwise(ends)]
-        except RoomError:
-            return None
-        finally:
-            del builder.commands[begin:]
-            builder.near, builder.memory = near, memory
-            builder.near_constants.set({})
-            builder.begin_layer()
 
     def _constants(self) -> list[Span] | None:
         """What a window reads, by one that leaves room."""
@@ -143,8 +137,5 @@ class TileTrial:
     def _load(self) -> int:
         """Cycles of a LOAD of the slowest layer."""
         layers = [stage.main.operation for stage in self.tiles.stages]
-        begin = len(self.builder.commands)
-        load = max(layer_passes(self.builder, one).load for one in layers if isinstance(one, QuantizedLayer))
-        del self.builder.commands[begin:]
-        self.builder.begin_layer()
-        return load
+        with self.builder.trial():
+            return max(layer_passes(self.builder, one).load for one in layers if isinstance(one, QuantizedLayer))

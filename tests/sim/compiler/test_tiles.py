@@ -109,9 +109,13 @@ def test_windows_made_from_others_have_the_commands_of_their_own(
     def done(program: Program) -> list[Any]:
         layer = ending(program, MERGING[0])
         first, stop = (address // COMMAND_BYTES for address in layer.commands)
-        base = layer.result.address
+        base, near = layer.result.address, program.preset.memory_bytes
+
+        def place(address: int) -> int:
+            return address - near if address >= near else max(address - base, 0)
+
         return [
-            (one.opcode, one.port, one.address - base if one.address >= base else 0, one.counts, one.payload)
+            (one.opcode, one.port, place(one.address), one.counts, one.payload)
             for one, _ in rolled_out(program.commands, first, stop)
             if one.opcode != Opcode.REPEAT
         ]
