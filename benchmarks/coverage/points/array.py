@@ -108,7 +108,8 @@ POINTS: Final = (
     _loader("a codebook that was never written", lambda at: at.issue & (at("_counter").last_step == 0)),
     _loader("a codebook other than the first", lambda at: at.issue & (at("_counter").codebook != 0)),
     _loader(
-        "a load in the cycle after a sweep", lambda at: at.unit.i.valid & ~at("_counter").active & at("_counter").ending
+        "a load waits for the last steps of a sweep",
+        lambda at: at.unit.i.valid & at("_counter").active & at("_counter").released,
     ),
     _rescale("saturates high", lambda at: _stored(at) & at("_round").finish.over & ~at("_round").sign),
     _rescale("saturates low", lambda at: _stored(at) & at("_round").finish.over & at("_round").sign),
