@@ -87,7 +87,7 @@ def test_loaders_are_packed_once_and_shown_with_their_cycles(monkeypatch: pytest
     assert tools.placed == [1]
     # 4 groups of 17 steps, 3 cycles of start and end, one for the RUN command.
     assert utilization(16, 196) == 196 / (196 + 1 + 4 * 17 - 1)
-    assert "| 16 | 10 | 0.0 | 71 | 73.1% | 87.7% |" in page(record)
+    assert "| 16 | 10 | 0.0 | 67 | 74.2% | 88.3% |" in page(record)
 
 
 def test_a_fingerprint_is_of_the_circuit_and_the_clock() -> None:
