@@ -62,7 +62,7 @@ def test_one_wrong_bit_is_reported_and_ends_with_status_1(
 
 
 def test_the_wrong_number_of_cycles_ends_with_status_1(exported_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.bench.matmul_bench.run_cycles", lambda tokens: max(tokens, 3) + 2)
+    monkeypatch.setattr("hdl.matmul.run_cycles", lambda tokens: max(tokens, 3) + 2)
     assert main(["check", str(exported_model), "--layer", EARLY_LAYER, "--tokens", "4"]) == 1
 
 
