@@ -44,7 +44,7 @@ def test_units_elaborate_for_ecp5(name: str) -> None:
         (["synth", "array", "--param", "rows"], "--param rows must have the form key=value"),
         (["synth", "array", "--param", "rows=40"], "rows=40 must be one of (16, 32, 64); nearest valid value: 32"),
         (["synth", "array", "--param", "preset=huge"], "preset=huge must be one of tiny, small, full"),
-        (["synth", "machine", "--param", "preset=huge"], "there is no preset 'huge'; choose one of tiny, small, fit85, full"),
+        (["synth", "machine", "--param", "preset=huge"], "no preset 'huge'; choose one of tiny, small, fit85, full"),
         (["synth", "array", "--device", "99F"], "there is no device '99F'; choose one of 12F, 25F, 45F, 85F"),
     ],
 )
