@@ -206,10 +206,11 @@ class Compiler:
         last = chain[-1]
         result = self._region(last.tokens, last.channels, dense_results=True)
         choice = TileTrial(builder, tiles, result, self._regions).choice()
-        near = deepcopy(builder.near)
+        if choice is None:
+            builder.memory.free(result.address)
+            return False
+        near, memory = deepcopy(builder.near), deepcopy(builder.memory)
         try:
-            if choice is None:
-                raise RoomError("no window fits near memory")
             hold_constants(builder, choice.constants)
             height, width, _ = last.shape
             windows = windows_of(height, width, choice.rows, choice.columns)
@@ -217,7 +218,7 @@ class Compiler:
         except RoomError:
             # Of the windows two were lowered for a try; one at the end of a map can need more.
             del builder.commands[begin:]
-            builder.near = near
+            builder.near, builder.memory = near, memory
             builder.near_constants.set({})
             builder.memory.free(result.address)
             return False
