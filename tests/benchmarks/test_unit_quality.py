@@ -69,18 +69,18 @@ def test_wrong_codes_show(golden: GoldenModel, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_wrong_layer_norm_shows(golden: GoldenModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest error is that of a single result that is ten steps off."""
+    """The largest error is that of a single result that is a hundred steps off, which no right one comes near."""
     before = figures_of(golden)["layer_norm"]["all"]
     run = LayerNorm.run
 
     def off(self: LayerNorm, x: Wide) -> Wide:
         result = run(self, x)
-        result.values.flat[3] -= 10 * int(np.sign(result.values.flat[3]))
+        result.values.flat[3] -= 100 if result.values.flat[3] > 0 else -100
         return result
 
     monkeypatch.setattr(LayerNorm, "run", off)
     after = figures_of(golden)["layer_norm"]["all"]
-    assert after["max_abs_error_steps"] > max(9, before["max_abs_error_steps"])
+    assert after["max_abs_error_steps"] > 50 > before["max_abs_error_steps"]
 
 
 def test_float_scores_by_hand() -> None:
