@@ -154,8 +154,12 @@ def test_a_waveform_is_of_one_layer_and_files_are_apart(tmp_path: Path) -> None:
 
 
 def test_the_verilog_of_an_unwatched_machine_has_no_trace_of_it() -> None:
-    source = verilog_of(MachinePins(MINI, patience=PATIENCE), "machine")
-    assert "o_activity" not in source and "o_command" not in source
+    def pins(*, watched: bool) -> list[str]:
+        source = verilog_of(MachinePins(MINI, patience=PATIENCE, watched=watched), "machine")
+        assert ("o_activity" in source) == watched
+        return source.partition("module machine(")[2].partition(")")[0].split(", ")
+
+    assert {*pins(watched=True)} - {*pins(watched=False)} == {"o_activity", "o_command"}
 
 
 def test_neighbours_of_equal_shares_are_one_span() -> None:
