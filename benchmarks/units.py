@@ -80,6 +80,7 @@ CONFIGURATIONS: Final = (
     _of("frame_receiver"),
     _of("frame_transmitter"),
     _of("sdram_controller", target_mhz=133.0),
+    _of("image_source"),
 )
 """What the first table shows, in its order; every unit of `python -m hdl units` is there."""
 

@@ -25,6 +25,7 @@ from hdl.machine.code_packer import CodePacker
 from hdl.machine.machine import Machine
 from hdl.machine.token_order import TokenOrder
 from hdl.matmul import Matmul, MultiplyAccumulate
+from hdl.memory.image_source import ImageSource
 from hdl.memory.port import MemoryPort
 from hdl.memory.sdram.address import AddressMap
 from hdl.memory.sdram.controller import SdramController
@@ -148,6 +149,10 @@ def _sdram_controller(part: str = "AS4C16M16SA-6", mhz: int = 133, beat_bits: in
     return SdramController(port, chosen, chosen.at(mhz))
 
 
+def _image_source(address_bits: int = 24, beat_bits: int = 128, depth: int = 16) -> ImageSource:
+    return ImageSource(MemoryPort(address_bits=address_bits, beat_bits=beat_bits), depth=depth)
+
+
 def _machine(preset: str = "small", depth: int = 32) -> Machine:
     return Machine(preset_of(preset), depth=depth)
 
@@ -180,6 +185,7 @@ UNITS: Final[dict[str, Unit]] = {
     "token_order": Unit("tokens in the order of their channels to the order of positions", TokenOrder),
     "code_packer": Unit("codes to nibble planes as memory holds them", CodePacker),
     "sdram_controller": Unit("SDR SDRAM of 16 bits behind the memory port", _sdram_controller),
+    "image_source": Unit("a program's image from a port of its own, in front of memory", _image_source),
     "machine": Unit("the whole machine: every unit, and what runs programs from memory", _machine),
     "layer_norm": Unit("LayerNorm of 16-bit tokens: exact sums, reciprocal root, gain and bias", LayerNormUnit),
 }

@@ -23,6 +23,7 @@ from sim.golden.parameters import Executed
 from sim.picture import Box, check_box, load_picture, overlay, save_picture
 from sim.probes import add_probes, given_probes, probes_of
 from sim.record import write_json
+from sim.weight_source import add_weight_source, weight_source_of
 
 EXAMPLE = """\
 example:
@@ -63,6 +64,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         help="rtl: what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a "
         "part",
     )
+    add_weight_source(machine, "rtl: ")
     machine.add_argument(
         "--check-layers",
         action="store_true",
@@ -109,6 +111,8 @@ def check_backend(arguments: argparse.Namespace) -> None:
         raise UserError("--memory-mb is for --backend executor or rtl; add it, or leave the option out")
     if arguments.memory is not None and arguments.backend != "rtl":
         raise UserError("--memory is for --backend rtl; add it, or leave the option out")
+    if weight_source_of(arguments) is not None and arguments.backend != "rtl":
+        raise UserError("--weight-source-mb-s is for --backend rtl; add it, or leave the option out")
     if arguments.backend != "rtl" and (probes := given_probes(arguments)):
         raise UserError(
             f"{probes[0]} is for --backend rtl, which has units to look at; add it, or leave the option out"
@@ -134,8 +138,14 @@ def _segment_by_program(
 ) -> Segmentation:
     program = chosen_program(arguments, folder, model)
     if arguments.backend == "rtl":
-        run_machine = importlib.import_module("sim.bench.machine_layers").run_machine
-        encode = partial(run_machine, sdram=arguments.memory == "sdram", probes=probes_of(arguments))
+        bench = importlib.import_module("sim.bench.machine_layers")
+        mb_s = weight_source_of(arguments)
+        encode = partial(
+            bench.run_machine,
+            sdram=arguments.memory == "sdram",
+            source=None if mb_s is None else bench.ImageSourceModel(mb_s),
+            probes=probes_of(arguments),
+        )
         return ProgramModel(model, program, encode=encode).segment(picture, box)
     with tqdm(total=len(program.layers), desc="image encoder", unit="step") as progress:
         machine = ProgramModel(

@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sim.bench.machine_bench import HARDWARE_SHA256, ImageSourceModel
 from sim.bench.machine_layers import LayerRun, run_layers, trace_of_layers
 from sim.bench.verilator import BenchError
 from sim.compiler.program_choice import add_program_options, chosen_program
@@ -20,6 +21,7 @@ from sim.picture import load_picture, preprocess
 from sim.probes import Probes, add_probes, probes_of
 from sim.record import write_json
 from sim.trace import shares, write_trace
+from sim.weight_source import add_weight_source, weight_source_of
 
 EXAMPLE = """\
 example:
@@ -53,6 +55,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=MEMORIES[0],
         help="what is behind the machine's port: onchip, a fixed latency (default); sdram, the controller and a part",
     )
+    add_weight_source(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, required=True, help="where to keep every layer's result")
     add_probes(parser)
     return parser
@@ -78,8 +81,11 @@ def check_probes(probes: Probes, record: Path, layers: range, count: int) -> Non
         raise UserError(f"--json keeps the results in {record}; name another file for --trace or --wave")
 
 
-def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Results of an earlier run of the same program, preset, memory and picture, by layer number."""
+def known_results(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Results of an earlier run of the same `identity`, by layer number; none where there is no file.
+
+    Raises UserError where the file is of another.
+    """
     if not path.exists():
         return {}
     try:
@@ -89,7 +95,7 @@ def _known(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         same = False
     if not same:
-        raise UserError(f"{path} is of another program, preset, memory or picture; name another file, or delete it")
+        raise UserError(f"{path} is of another program, hardware, memory or picture; name another file, or delete it")
     return layers
 
 
@@ -100,6 +106,7 @@ def _entry(run: LayerRun) -> dict[str, Any]:
         "cycles": run.cycles,
         "beats_read": run.reads,
         "beats_written": run.writes,
+        "beats_of_source": run.source_reads,
         "seconds": run.seconds,
         "differing_bytes": run.differing_bytes,
         "difference": run.difference,
@@ -108,7 +115,8 @@ def _entry(run: LayerRun) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command. Returns the exit status; raises UserError for what the user can mend."""
-    probes = probes_of(arguments)
+    probes, source_mb_s = probes_of(arguments), weight_source_of(arguments)
+    source = None if source_mb_s is None else ImageSourceModel(source_mb_s)
     picture = load_picture(arguments.image)
     folder = read_folder(arguments.model)
     model = GoldenModel.from_contents(folder)
@@ -118,18 +126,20 @@ def run(arguments: argparse.Namespace) -> int:
     wide = model.wide_picture(preprocess(picture, model.architecture.input_format).pixels)
     identity = {
         "preset": program.preset.name,
+        "hardware_sha256": HARDWARE_SHA256,
         "memory": arguments.memory,
+        "weight_source_mb_s": source_mb_s,
         "program_sha256": hashlib.sha256(program.image).hexdigest(),
         "picture_sha256": hashlib.sha256(wide.values.tobytes()).hexdigest(),
     }
-    results = _known(arguments.json, identity)
+    results = known_results(arguments.json, identity)
     probing = probes.trace is not None or probes.wave is not None
     missing = [number for number in layers if probing or str(number) not in results]
     runs = []
     with tqdm(total=len(layers), initial=len(layers) - len(missing), desc="layers", unit="layer") as progress:
         try:
             for number, layer_run in run_layers(
-                program, wide, missing, sdram=arguments.memory == "sdram", probes=probes
+                *(program, wide, missing), sdram=arguments.memory == "sdram", source=source, probes=probes
             ):
                 results[str(number)] = _entry(layer_run)
                 runs.append(layer_run)

@@ -30,6 +30,7 @@ from sim.machine.presets import MachinePreset
 
 MAIN: Final = Path(__file__).with_name("machine_main.cpp")
 PROBES: Final = MAIN.with_name("machine_probes.h")
+SOURCE: Final = MAIN.with_name("machine_source.h")
 LZ4: Final = MAIN.with_name("lz4") / "lz4.h"
 TOP: Final = "machine"
 BINARY: Final = "Vmachine"
@@ -44,11 +45,16 @@ MAKE_ARGUMENTS: Final = ("CFG_CXXFLAGS_PCH_I=-include", "OPT_FAST=-O2", "OPT_SLO
 WAVE_MAKE_ARGUMENTS: Final = (*MAKE_ARGUMENTS, "OPT_FAST=-O1", "LDLIBS=-lz")
 """The last of two counts. Code for every signal takes long to compile, and little of it runs often. LZ4 is our own."""
 
+SDRAM_ARGUMENTS: Final = ("-CFLAGS", "-DMACHINE_SDRAM")
+SOURCE_ARGUMENTS: Final = ("-CFLAGS", "-DMACHINE_SOURCE")
 WATCHED_ARGUMENTS: Final = ("-CFLAGS", "-DMACHINE_WATCHED")
 WAVE_ARGUMENTS: Final = ("--trace-fst", "--timescale", "1ns/1ns", "-CFLAGS", "-DMACHINE_WAVE")
 """Of builds of their own: the one without pays nothing for them."""
 
 NEVER: Final = 1 << 62
+
+BEAT_CREDIT: Final = 1 << 16
+"""What a beat of a source costs (machine_source.h)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,23 @@ class MemoryModel:
 
 
 @dataclass(frozen=True)
+class ImageSourceModel:
+    """A port of its own that has the image (hdl.memory.image_source). mb_s: MB (10**6 bytes) a second at the preset's
+    clock. latency: cycles from a request to its response, at least 1."""
+
+    mb_s: float
+    latency: int = 8
+
+    def options(self, preset: MachinePreset, image: Path) -> list[str]:
+        """Of the simulation. Raises UserError where that is no bandwidth, or less than the simulation can count."""
+        beats = round(BEAT_CREDIT * self.mb_s / (preset.beat_bytes * preset.clock_mhz)) if self.mb_s > 0 else 0
+        if beats < 1:
+            least = preset.beat_bytes * preset.clock_mhz / BEAT_CREDIT
+            raise UserError(f"a source of {self.mb_s:g} MB a second is too slow to simulate; give {least:.2g} or more")
+        return [f"source={image}", f"source_rate={min(beats, BEAT_CREDIT)}", f"source_latency={self.latency}"]
+
+
+@dataclass(frozen=True)
 class MachineRun:
     """What a run left behind.
 
@@ -83,6 +106,7 @@ class MachineRun:
     came first. reads, writes: beats of external memory; late_writes: those asked for after the error; the one that
     waits at memory then may still be taken (with an SDRAM they are not counted). violations: rules of the SDRAM that
     were broken. seconds: how long the simulation took. activity: what the units did, if they were watched.
+    source_reads: beats of a source.
     """
 
     memory: bytes
@@ -96,6 +120,7 @@ class MachineRun:
     violations: frozenset[Rule]
     seconds: float
     activity: Activity | None = None
+    source_reads: int = 0
 
 
 def run_program(
@@ -106,6 +131,7 @@ def run_program(
     *,
     memory: MemoryModel | None = None,
     sdram: bool = False,
+    source: ImageSourceModel | None = None,
     patience: int = PATIENCE,
     limit_s: float | None = None,
     watch: Watch | None = None,
@@ -114,8 +140,9 @@ def run_program(
     """Run the program at the beginning of `image`, which fills external memory from address 0, the rest 0.
 
     memory: how the port behaves. sdram: an SDRAM and its controller instead, on the preset's clock
-    (sim.bench.sdram_pins). writable: first byte address that a WRITE may touch. patience: of the watchdog, part of what
-    is compiled. watch, wave: what to record besides; either is compiled in where it is asked for.
+    (sim.bench.sdram_pins). writable: first byte address that a WRITE may touch. source: has what lies below, so that
+    memory begins there. patience: of the watchdog, part of what is compiled. watch, wave: what to record besides;
+    either is compiled in where it is asked for.
     limit_s: longest time of the simulation in seconds. Progress appears on stderr every ten seconds.
     Raises UserError for an image larger than memory or a missing tool, BenchError when compiler or simulation fail.
     """
@@ -124,17 +151,29 @@ def run_program(
             f"an image of {len(image)} bytes does not fit the {preset.memory_bytes} bytes of preset {preset.name}; "
             "choose a preset with more memory"
         )
-    binary = compile_machine(preset, patience=patience, sdram=sdram, watched=watch is not None, wave=wave is not None)
+    binary = compile_machine(
+        preset,
+        patience=patience,
+        sdram=sdram,
+        source=source is not None,
+        watched=watch is not None,
+        wave=wave is not None,
+    )
     model = memory or MemoryModel()
     with tempfile.TemporaryDirectory(prefix="machine-") as folder:
-        given, left, states = (Path(folder) / name for name in ("image", "memory", "states"))
-        given.write_bytes(to_cells(preset, image) if sdram else image)
+        given, left, states, read_only = (Path(folder) / name for name in ("image", "memory", "states", "source"))
+        begin = writable if source is not None else 0
+        content = image[begin:] or bytes(1)
+        given.write_bytes(to_cells(preset, content) if sdram else content)
         numbers = (
-            *(preset.memory_bytes, writable, max_cycles),
+            *(preset.memory_bytes - (0 if sdram else begin), writable, max_cycles),
             *(model.latency, model.refused, model.seed, model.broken_from),
             *(model.stall_from, model.stall_cycles),
         )
         options = []
+        if source is not None:
+            read_only.write_bytes(image[:begin])
+            options += source.options(preset, read_only)
         if watch is not None:
             marks = ",".join(map(str, watch.marks))
             options += [f"activity={states}", f"units={len(units_of(preset))}", f"window={watch.window}"]
@@ -153,9 +192,9 @@ def run_program(
         if process.returncode != 0:
             raise BenchError(f"the simulation of the machine ended with status {process.returncode}")
         report = json.loads(process.stdout)
-        content = left.read_bytes()
+        content = from_cells(preset, left.read_bytes()) if sdram else left.read_bytes()
         return MachineRun(
-            memory=from_cells(preset, content) if sdram else content,
+            memory=(image[:begin] + content)[: preset.memory_bytes],
             cycles=report["cycles"],
             done=bool(report["done"]),
             fault=Fault(report["error"]),
@@ -166,6 +205,7 @@ def run_program(
             violations=frozenset(violated(report["violations"])),
             seconds=report["seconds"],
             activity=None if watch is None else read_activity(states, units_of(preset)),
+            source_reads=report["source_reads"],
         )
 
 
@@ -174,21 +214,22 @@ def compile_machine(
     *,
     patience: int = PATIENCE,
     sdram: bool = False,
+    source: bool = False,
     watched: bool = False,
     wave: bool = False,
     cache_folder: Path | None = None,
 ) -> Path:
-    """The compiled simulation of a preset, with an SDRAM or plain pins, with or without states of the units and signals
-    for a waveform; from the cache when neither hardware nor tools have changed.
+    """The compiled simulation of a preset, with an SDRAM or plain pins, with or without a source of the image, states
+    of the units and signals for a waveform; from the cache when neither hardware nor tools have changed.
 
     Making Verilog takes longer than many a run, so a note in the cache says which model a state of the sources leads
     to; the model itself goes by its Verilog, so that edits which change no hardware compile nothing.
     Raises UserError when a tool is missing, BenchError when the compilation fails.
     """
-    arguments = [*VERILATOR_ARGUMENTS, *(("-CFLAGS", "-DMACHINE_SDRAM") if sdram else ())]
+    arguments = [*VERILATOR_ARGUMENTS, *(SDRAM_ARGUMENTS if sdram else ()), *(SOURCE_ARGUMENTS if source else ())]
     arguments += [*(WATCHED_ARGUMENTS if watched else ()), *(WAVE_ARGUMENTS if wave else ())]
     make = WAVE_MAKE_ARGUMENTS if wave else MAKE_ARGUMENTS
-    sources = [path.read_text() for path in (MAIN, PROBES, *((LZ4,) if wave else ()))]
+    sources = [path.read_text() for path in (MAIN, PROBES, SOURCE, *((LZ4,) if wave else ()))]
     tools = [sources, tool_versions(), arguments, make]
     if wave:
         _check_zlib()
@@ -197,15 +238,15 @@ def compile_machine(
     note = root / f"{_digest([asdict(preset), patience, SOURCES, tools])}.machine"
     if note.is_file() and (binary := root / note.read_text() / BINARY).is_file():
         return binary
-    pins = (SdramPins if sdram else MachinePins)(preset, patience=patience, watched=watched)
-    source = verilog_of(pins, TOP)
-    name = _digest([source, tools])
+    pins = (SdramPins if sdram else MachinePins)(preset, patience=patience, watched=watched, source=source)
+    verilog = verilog_of(pins, TOP)
+    name = _digest([verilog, tools])
     folder = root / name
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / BINARY).is_file():
             with tempfile.TemporaryDirectory(prefix="compile-", dir=root) as scratch:
-                built = _build(source, Path(scratch), arguments, make)
+                built = _build(verilog, Path(scratch), arguments, make)
                 folder.mkdir(exist_ok=True)
                 shutil.move(built, folder / BINARY)
     note.write_text(name)
@@ -220,12 +261,15 @@ def _sources() -> list[tuple[str, str]]:
     """Name and digest of every file that hardware is made of."""
     root = Path(__file__).resolve().parents[2]
     files = [path for part in ("hdl", "sim/contract", "sim/machine") for path in (root / part).rglob("*.py")]
-    files += [root / "sim" / "bench" / name for name in ("machine_pins.py", "sdram_pins.py")]
+    files += [root / "sim" / "bench" / name for name in ("machine_pins.py", "sdram_pins.py", "source_pins.py")]
     return [(str(path.relative_to(root)), hashlib.sha256(path.read_bytes()).hexdigest()) for path in sorted(files)]
 
 
 SOURCES: Final = _sources()
 """As they were when this process imported them, which is what it builds from."""
+
+HARDWARE_SHA256: Final = hashlib.sha256(json.dumps(SOURCES).encode()).hexdigest()
+"""Of all of them."""
 
 
 def _check_zlib() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.bench.machine_activity import Activity, Watch, trace_of_runs
-from sim.bench.machine_bench import NEVER, MachineRun, Wave, run_program
+from sim.bench.machine_bench import NEVER, ImageSourceModel, MachineRun, Wave, run_program
 from sim.bench.verilator import BenchError
 from sim.compiler.compile import Layer, Program
 from sim.compiler.run import StepDone, initial_memory, taken
@@ -31,7 +31,7 @@ CYCLES_MAX: Final = 1 << 40
 @dataclass(frozen=True)
 class LayerRun:
     """layer; its cycles from start to STOP, beats of external memory read and written; bytes of it that differ from the
-    executor's, and the first of them as text, or None; what the units did, if they were watched."""
+    executor's, and the first of them as text, or None; what the units did, if they were watched; beats of a source."""
 
     layer: Layer
     cycles: int
@@ -41,6 +41,7 @@ class LayerRun:
     differing_bytes: int
     difference: str | None
     activity: Activity | None = None
+    source_reads: int = 0
 
 
 def commands_of(program: Program, layer: Layer) -> bytes:
@@ -59,10 +60,11 @@ def simulate(
     memory: NDArray[np.uint8],
     *,
     sdram: bool = False,
+    source: ImageSourceModel | None = None,
     probes: Probes | None = None,
     marks: tuple[int, ...] = (),
 ) -> MachineRun:
-    """The program at the beginning of memory uint8 (bytes,); `sdram` as in `run_program`.
+    """The program at the beginning of memory uint8 (bytes,); `sdram`, `source` as in `run_program`.
 
     probes: what to record; a waveform is written, what the units did is in the run, from `marks` (Watch) on by layers.
     Raises BenchError when the machine stops with an error, breaks a rule of the SDRAM, or the simulation fails,
@@ -73,7 +75,11 @@ def simulate(
     first, stop = probes.wave_cycles
     wave = Wave(probes.wave, first, NEVER if stop is None else stop) if probes.wave is not None else None
     run = run_program(
-        program.preset, memory.tobytes(), program.writable, CYCLES_MAX, sdram=sdram, watch=watch, wave=wave
+        *(program.preset, memory.tobytes(), program.writable, CYCLES_MAX),
+        sdram=sdram,
+        source=source,
+        watch=watch,
+        wave=wave,
     )
     if wave is not None and run.cycles <= first:
         wave.file.unlink()
@@ -82,13 +88,18 @@ def simulate(
 
 
 def run_whole(
-    program: Program, picture: Wide, *, sdram: bool = False, probes: Probes | None = None
+    program: Program,
+    picture: Wide,
+    *,
+    sdram: bool = False,
+    source: ImageSourceModel | None = None,
+    probes: Probes | None = None,
 ) -> tuple[Wide, MachineRun]:
     """Image embedding of a preprocessed picture (side, side, 3), and the run that made it; what `probes` asks for is
     written. Raises what `simulate` does."""
     memory = initial_memory(program, picture)
     marks = tuple(layer.commands[0] // COMMAND_BYTES for layer in program.layers)
-    run = simulate(program, memory, sdram=sdram, probes=probes, marks=marks)
+    run = simulate(program, memory, sdram=sdram, source=source, probes=probes, marks=marks)
     if probes is not None and probes.trace is not None and run.activity is not None:
         names = [layer.names[-1] for layer in program.layers]
         write_trace(probes.trace, trace_of_runs(f"machine {program.preset.name}", [(run.activity, names)]))
@@ -102,11 +113,12 @@ def run_machine(
     step_done: StepDone | None = None,
     *,
     sdram: bool = False,
+    source: ImageSourceModel | None = None,
     probes: Probes | None = None,
 ) -> Wide:
     """`run_whole` as sim.compiler.run.EncoderRun; steps are not told apart. Raises UserError where it raises."""
     try:
-        return run_whole(program, picture, sdram=sdram, probes=probes)[0]
+        return run_whole(program, picture, sdram=sdram, source=source, probes=probes)[0]
     except BenchError as error:
         raise UserError(str(error)) from error
 
@@ -117,6 +129,7 @@ def run_layers(
     layers: Collection[int],
     *,
     sdram: bool = False,
+    source: ImageSourceModel | None = None,
     probes: Probes | None = None,
 ) -> Iterator[tuple[int, LayerRun]]:
     """Every layer of `layers` on the machine, each from the executor's state and compared with it in all of memory.
@@ -132,7 +145,7 @@ def run_layers(
             image = memory.copy()
             commands = np.frombuffer(commands_of(program, layer), np.uint8)
             image[: commands.size] = commands
-            run = simulate(program, image, sdram=sdram, probes=probes)
+            run = simulate(program, image, sdram=sdram, source=source, probes=probes)
         address = executor.run(address, layer.commands[1])
         if number in layers:
             yield number, _compared(program, layer, run, memory)
@@ -165,4 +178,8 @@ def _compared(program: Program, layer: Layer, run: MachineRun, expected: NDArray
         if len(wrong):
             token, channel = wrong[0].tolist()
             text = f"token {token}, channel {channel} is {mine[token, channel]}, not {its[token, channel]}"
-    return LayerRun(layer, run.cycles, run.reads, run.writes, run.seconds, int(differing.size), text, run.activity)
+    return LayerRun(
+        *(layer, run.cycles, run.reads, run.writes, run.seconds, int(differing.size), text),
+        activity=run.activity,
+        source_reads=run.source_reads,
+    )

@@ -2,7 +2,8 @@
 //
 // Arguments: image, result, memory bytes, writable, most cycles, latency of memory, refusals of 256, seed,
 // address from which memory answers with errors, first cycle in which memory stalls and number of such
-// cycles (none if left out). One line of JSON on standard output. Behind them the options of machine_probes.h.
+// cycles (none if left out). One line of JSON on standard output. Behind them the options of machine_probes.h and
+// machine_source.h.
 //
 // With MACHINE_SDRAM the simulation has an SDRAM controller and the model of a part (sim/bench/sdram_pins.py), of which
 // only the cells live here; memory is those cells then, and what follows `most cycles` is not looked at.
@@ -18,6 +19,7 @@
 
 #include "Vmachine.h"
 #include "machine_probes.h"
+#include "machine_source.h"
 #include "verilated.h"
 
 namespace {
@@ -52,6 +54,11 @@ int main(int argc, char** argv) {
     auto probes = std::make_unique<Probes>(argc, argv, *context);
     auto top = std::make_unique<Vmachine>(context.get());
     probes->attach(*top);
+#ifdef MACHINE_SOURCE
+    Source source(argc, argv, load(option(argc, argv, "source"), number(argv[4])));
+#else
+    Source source;
+#endif
     uint64_t cycles = 0, reads = 0, writes = 0, late_writes = 0, stopped = 0, violations = 0;
     bool waiting = false;
 #ifndef MACHINE_SDRAM
@@ -81,9 +88,11 @@ int main(int argc, char** argv) {
     };
 #ifdef MACHINE_SDRAM
     const auto step = [&] {
+        source.offer(*top, cycles);
         top->clk = 0;
         top->eval();
         probes->settled(*top, cycles);
+        source.take(*top, cycles);
         const uint64_t cell = uint64_t{top->o_cell} * 2;
         if (top->o_cell_write) std::memcpy(&memory[cell], &top->o_cell_word, 2);
         uint16_t word;
@@ -111,9 +120,11 @@ int main(int argc, char** argv) {
             if (!answer.error) std::memcpy(&top->i_data, &memory[answer.address], beat);
         }
         top->i_failed = failed;
+        source.offer(*top, cycles);
         top->clk = 0;
         top->eval();
         probes->settled(*top, cycles);
+        source.take(*top, cycles);
         // What is asked comes from registers, so it is the same before and after the inputs of this cycle.
         if (top->o_valid && top->i_ready) {
             const uint64_t address = uint64_t{top->o_address} * beat;
@@ -153,9 +164,10 @@ int main(int argc, char** argv) {
 #endif
     std::printf(
         "{\"cycles\": %" PRIu64 ", \"done\": %d, \"error\": %d, \"where\": %" PRIu64 ", \"reads\": %" PRIu64
-        ", \"writes\": %" PRIu64 ", \"late_writes\": %" PRIu64 ", \"violations\": %" PRIu64 ", \"seconds\": %.3f}\n",
-        stopped != 0 ? stopped : cycles, int(top->o_done), int(top->o_error), uint64_t{top->o_where}, reads, writes,
-        late_writes, violations, took);
+        ", \"source_reads\": %" PRIu64 ", \"writes\": %" PRIu64 ", \"late_writes\": %" PRIu64 ", \"violations\": %" PRIu64
+        ", \"seconds\": %.3f}\n",
+        stopped != 0 ? stopped : cycles, int(top->o_done), int(top->o_error), uint64_t{top->o_where}, reads,
+        source.reads(), writes, late_writes, violations, took);
     FILE* file = std::fopen(argv[2], "wb");
     if (file == nullptr || std::fwrite(memory.data(), 1, size, file) != size) return 3;
     std::fclose(file);

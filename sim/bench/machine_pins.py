@@ -11,6 +11,7 @@ from hdl.activity.watched import Watched
 from hdl.machine.fault import KIND_BITS
 from hdl.machine.jobs import ADDRESS_BITS
 from hdl.machine.machine import Machine
+from sim.bench.source_pins import port_of_memory, source_pins
 from sim.machine.presets import MachinePreset
 
 CONTROL_PINS: Final = {
@@ -55,15 +56,18 @@ def watched_wires(pins: Any, machine: Any) -> list[Any]:
 
 class MachinePins(wiring.Component):
     """hdl.machine.machine with `o_valid`, `o_write`, `o_address` (in beats), `o_data` and `i_ready` for requests,
-    `i_valid`, `i_data`, `i_error` for responses, `i_failed` for the error line; `watched`: also WATCHED_PINS."""
+    `i_valid`, `i_data`, `i_error` for responses, `i_failed` for the error line; `watched`: also WATCHED_PINS;
+    `source`: also sim.bench.source_pins."""
 
-    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False) -> None:
+    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False, source: bool = False) -> None:
+        self._preset = preset
         self._machine = machine_of(preset, patience=patience, watched=watched)
         bits = 8 * preset.beat_bytes
         super().__init__(
             {
                 **CONTROL_PINS,
                 **watched_pins(self._machine),
+                **(source_pins(preset) if source else {}),
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_address": Out(ADDRESS_BITS),
@@ -80,7 +84,8 @@ class MachinePins(wiring.Component):
         """Wires only."""
         m = Module()
         m.submodules.machine = machine = self._machine
-        request, response = machine.memory.request, machine.memory.response
+        memory = port_of_memory(m, self, machine, self._preset)
+        request, response = memory.request, memory.response
         m.d.comb += [
             *control_wires(self, machine),
             *watched_wires(self, machine),
@@ -92,6 +97,6 @@ class MachinePins(wiring.Component):
             response.valid.eq(self.i_valid),
             response.payload.data.eq(self.i_data),
             response.payload.error.eq(self.i_error),
-            machine.memory.error.eq(self.i_failed),
+            memory.error.eq(self.i_failed),
         ]
         return m

@@ -17,6 +17,7 @@ from hdl.memory.sdram.model import SdramModel
 from hdl.memory.sdram.rules import Rule
 from hdl.memory.sdram.timing import BANKS, WORD_BITS, SdramCycles, SdramPart, part_of
 from sim.bench.machine_pins import CONTROL_PINS, control_wires, machine_of, watched_pins, watched_wires
+from sim.bench.source_pins import port_of_memory, source_pins
 from sim.machine.presets import MachinePreset
 
 PART: Final = "slowest"
@@ -93,12 +94,14 @@ class CheckedSdram(wiring.Component):
 
 
 class SdramPins(wiring.Component):
-    """Machine and CheckedSdram on one clock, that of the preset. Other pins: sim.bench.machine_pins.
+    """Machine and CheckedSdram on one clock, that of the preset. Other pins: sim.bench.machine_pins
+    and, with a `source`, sim.bench.source_pins.
 
     `o_valid`, `o_write`: a request that the controller takes.
     """
 
-    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False) -> None:
+    def __init__(self, preset: MachinePreset, *, patience: int, watched: bool = False, source: bool = False) -> None:
+        self._preset = preset
         self._machine = machine_of(preset, patience=patience, watched=watched)
         part = part_for(preset)
         self._sdram = CheckedSdram(self._machine.memory.signature, part, part.at(preset.clock_mhz))
@@ -106,6 +109,7 @@ class SdramPins(wiring.Component):
             {
                 **CONTROL_PINS,
                 **watched_pins(self._machine),
+                **(source_pins(preset) if source else {}),
                 "o_valid": Out(1),
                 "o_write": Out(1),
                 "o_cell": Out(ADDRESS_BITS),
@@ -121,8 +125,9 @@ class SdramPins(wiring.Component):
         m = Module()
         m.submodules.machine = machine = self._machine
         m.submodules.sdram = sdram = self._sdram
-        wiring.connect(m, machine.memory, sdram.port)
-        request = machine.memory.request
+        memory = port_of_memory(m, self, machine, self._preset)
+        request = memory.request
+        wiring.connect(m, memory, sdram.port)
         m.d.comb += [
             *control_wires(self, machine),
             *watched_wires(self, machine),

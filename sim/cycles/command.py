@@ -16,6 +16,7 @@ from sim.golden import GoldenModel
 from sim.probes import check_writable
 from sim.record import write_json, write_whole
 from sim.trace import write_trace
+from sim.weight_source import add_weight_source, weight_source_of
 
 EXAMPLE = """\
 example:
@@ -47,13 +48,7 @@ def add_parser(subparsers: Any) -> argparse.ArgumentParser:
         default=SDRAM_MHZ,
         help=f"clock of the SDRAM (default: {SDRAM_MHZ}); simulated hardware has it on the preset's clock",
     )
-    parser.add_argument(
-        "--weight-source-mb-s",
-        metavar="N",
-        type=float,
-        help="a second port, of N MB a second, has the program's image: commands, weights, scales and tables (default: "
-        "external memory has it)",
-    )
+    add_weight_source(parser)
     parser.add_argument("--json", metavar="FILE", type=Path, help="where to write figures, layer by layer, as JSON")
     parser.add_argument(
         "--trace", metavar="FILE", type=Path, help="where to write layers and units as a timeline, for ui.perfetto.dev"
@@ -75,12 +70,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("--json, --trace and --roofline would write the same file; name one for each")
     for path in outputs:
         check_writable(path)
+    source_mb_s = weight_source_of(arguments)
     folder = read_folder(arguments.model)
     program = chosen_program(arguments, folder, GoldenModel.from_contents(folder))
     preset = program.preset
     memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
-    if arguments.weight_source_mb_s is not None:
-        memory = with_source(memory, preset, arguments.weight_source_mb_s)
+    if source_mb_s is not None:
+        memory = with_source(memory, preset, source_mb_s)
     layers = program_cycles(program, memory)
     cycles = sum(layer.cycles for layer in layers)
     seconds = cycles / (preset.clock_mhz * 1e6)
@@ -106,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             "preset": preset.name,
             "memory": memory.name,
             "sdram_mhz": arguments.sdram_mhz if memory.name == "sdram" else None,
-            "weight_source_mb_s": arguments.weight_source_mb_s,
+            "weight_source_mb_s": source_mb_s,
             "clock_mhz": preset.clock_mhz,
             **totals,
             "layers": [

@@ -36,12 +36,7 @@ class MemoryRate:
 
 
 def with_source(memory: MemoryRate, preset: MachinePreset, mb_s: float) -> MemoryRate:
-    """The same memory beside a source of the image of `mb_s` MB (10**6 bytes) a second, which answers as late.
-
-    Raises UserError where that is no bandwidth.
-    """
-    if not mb_s > 0:
-        raise UserError(f"--weight-source-mb-s {mb_s:g} is no bandwidth; give MB a second above 0")
+    """The same memory beside a source of the image of `mb_s` MB (10**6 bytes) a second, which answers as late."""
     return replace(memory, source=max(preset.beat_bytes * preset.clock_mhz / mb_s, 1.0))
 
 

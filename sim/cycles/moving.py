@@ -9,7 +9,8 @@ from sim.cycles.memory import MemoryRate
 class Moving:
     """Beats of a READ, and beats that it causes to be written, of external and near memory.
 
-    apart: share of its beats that another port than that of external memory gives, `apart_rate` cycles each.
+    apart: share of its beats that another port than that of external memory gives, `apart_rate` cycles each. one_line:
+    they are asked for where those of external memory are, a request per cycle.
     """
 
     beats: int
@@ -17,6 +18,7 @@ class Moving:
     apart_rate: float
     writes: float
     near_writes: float
+    one_line: bool = False
 
     @property
     def external(self) -> bool:
@@ -30,4 +32,5 @@ class Moving:
     def cycles(self, memory: MemoryRate, beats: int) -> float:
         """Of so many beats of the READ and all its writes; near memory takes a beat each way in a cycle."""
         rate = memory.mixed if self.writes and self.apart < 1 else memory.beat
-        return max(beats, beats * self.apart * self.apart_rate, self.near_writes, self.of_port(beats) * rate)
+        asked = self.of_port(beats) + (beats * self.apart if self.one_line else 0.0)
+        return max(beats, beats * self.apart * self.apart_rate, self.near_writes, self.of_port(beats) * rate, asked)

@@ -146,8 +146,9 @@ class Timeline:
         owner = self.array if port in _ARRAY else self._units
         taking = owner.before(command, payloads)
         share, rate = self._apart(command)
-        moving = Moving(beats, share, rate, taking.writes, taking.near_writes)
         near = is_near(command, self._preset)
+        of_source = self._memory.source is not None and not near
+        moving = Moving(beats, share, rate, taking.writes, taking.near_writes, one_line=of_source)
         if send:
             first = last = taken
         else:

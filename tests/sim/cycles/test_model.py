@@ -100,7 +100,8 @@ def test_reads_and_their_writes_share_the_port(port: Port, out: Port, share: flo
 
 @pytest.mark.parametrize(("mb_s", "cycles"), [(TINY.beat_bytes * TINY.clock_mhz / 3, 3.0), (1e6, 1.0)])
 def test_a_source_of_the_image_has_a_port_of_its_own(mb_s: float, cycles: float) -> None:
-    """A copy from the image takes its beats from the source, and the port to external memory for what is written."""
+    """A copy from the image takes its beats from the source, and the port to external memory for what is written; a
+    request per cycle goes to either."""
     memory = with_source(memory_rate("onchip", TINY), TINY, mb_s)
 
     def copied(source: int, beats: int) -> float:
@@ -111,7 +112,7 @@ def test_a_source_of_the_image_has_a_port_of_its_own(mb_s: float, cycles: float)
         timeline.do(Command(Opcode.STOP))
         return timeline.end()
 
-    assert copied(0, 1200) - copied(0, 200) == pytest.approx(1000 * cycles)
+    assert copied(0, 1200) - copied(0, 200) == pytest.approx(1000 * max(cycles, 2))
     assert copied(1 << 15, 1200) - copied(1 << 15, 200) == pytest.approx(2000)
 
 
@@ -128,12 +129,6 @@ def test_what_a_source_takes_off_external_memory(compiled: tuple[str, Program]) 
         assert starved.cycles >= starved.source_roof
         assert 0 <= layer.bytes_constants <= layer.bytes_read
     assert sum(layer.bytes_constants for layer in alone) > 0.3 * len(program.image)
-
-
-@pytest.mark.parametrize("mb_s", [0, -1, float("nan")])
-def test_a_source_without_bandwidth(mb_s: float) -> None:
-    with pytest.raises(UserError, match="--weight-source-mb-s"):
-        with_source(ON_CHIP, TINY, mb_s)
 
 
 def test_a_write_that_nothing_feeds_does_not_end_with_another_port() -> None:

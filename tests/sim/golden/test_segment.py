@@ -220,6 +220,7 @@ def test_place_that_cannot_be_written(
 @pytest.mark.parametrize(
     "case",
     [
+        (["--weight-source-mb-s", "9"], "--weight-source-mb-s is for --backend rtl; add it"),
         (["--trace", "trace.json"], "--trace is for --backend rtl, which has units to look at"),
         (["--wave-cycles", "0:9", "--backend", "executor", "--preset", "tiny"], "--wave-cycles is for --backend rtl"),
         (["--backend", "rtl", "--preset", "tiny", "--wave-cycles", "0:9"], "--wave-cycles needs --wave FILE"),
