@@ -2,6 +2,7 @@
 
 """Image from one port, memory behind another: answers in order, whichever port is late."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Behind(wiring.Component):
         return m
 
 
-def run(dut: Behind, requests: list[tuple[int, int | None]], *, busy: float = 1.0) -> tuple[list[int], int, bool]:
+def run(dut: Behind, requests: Sequence[tuple[int, int | None]], *, busy: float = 1.0) -> tuple[list[int], int, bool]:
     """(what is read, cycles from the first request to the last response, the error line)."""
     rng = np.random.default_rng(1)
     found: list[int] = []
