@@ -209,13 +209,12 @@ class Compiler:
         begin = len(builder.commands)
         # A window's sum is written when all of the window has been read, and no other reads of it.
         result = self._overwritten(chain, at_once=True) or self._region(found.add.tokens, found.add.channels, False)
-        trial = WindowTrial(found, builder, result, self._regions, self._known_windows)
-        plan = trial.choice()
+        plan = WindowTrial(found, builder, result, self._regions, self._known_windows).choice()
         if plan is None:
             if all(result is not region for region in self._regions.values()):
                 builder.memory.free(result.address)
             return False
-        hold_constants(builder, trial.constants(plan))
+        hold_constants(builder, plan.constants)
         parts = NearWindows(found, builder, result, self._regions, plan.heads)
         SameParts(builder, parts).lower(found.stripes(plan.windows))
         release_constants(builder)

@@ -14,7 +14,7 @@ Shift: TypeAlias = tuple[int, int, int]
 """First address of a tensor, the first behind it, and what to add to addresses of it."""
 
 Part = TypeVar("Part")
-AnyPart = TypeVar("AnyPart", contravariant=True)
+Part_contra = TypeVar("Part_contra", contravariant=True)
 
 
 def even(distances: Sequence[Hashable]) -> int:
@@ -22,16 +22,16 @@ def even(distances: Sequence[Hashable]) -> int:
     return 1 + next((number for number, one in enumerate(distances) if one != distances[0]), len(distances))
 
 
-class Parts(Protocol[AnyPart]):
+class Parts(Protocol[Part_contra]):
     """How to lower any part of a step."""
 
-    def shape(self, part: AnyPart) -> Hashable:
+    def shape(self, part: Part_contra) -> Hashable:
         """Equal for parts whose commands differ in addresses of tensors alone, where the units hold the same tables."""
 
-    def lower(self, part: AnyPart) -> None:
+    def lower(self, part: Part_contra) -> None:
         """Its commands."""
 
-    def shifts(self, there: AnyPart, here: AnyPart) -> list[Shift]:
+    def shifts(self, there: Part_contra, here: Part_contra) -> list[Shift]:
         """From the addresses of a part to those of another of the same shape. Tensors do not overlap."""
 
 

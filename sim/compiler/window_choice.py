@@ -1,7 +1,7 @@
 """How many windows, and how many heads of them, near memory holds at a time: stripes are lowered for a try."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -10,7 +10,7 @@ from sim.compiler.dense import results_pitch
 from sim.compiler.estimate import estimate
 from sim.compiler.fuse import Fused
 from sim.compiler.head_groups import group_sizes
-from sim.compiler.held_constants import Span, constants_within, hold_constants
+from sim.compiler.held_constants import Span, constants_read, constants_within, copies_bytes, hold_constants
 from sim.compiler.memory import RoomError
 from sim.compiler.near_stripes import NearStripes, flattened
 from sim.compiler.near_windows import NearWindows
@@ -27,14 +27,15 @@ WINDOWS: Final = (1, 2, 3, 4, 6, 8)
 
 @dataclass(frozen=True)
 class WindowPlan:
-    """windows: of a stripe. heads: of a group."""
+    """windows: of a stripe. heads: of a group. constants: spans that are copied to near memory first."""
 
     windows: int
     heads: int
+    constants: tuple[Span, ...] = ()
 
 
 KnownWindows: TypeAlias = dict[tuple[object, ...], WindowPlan | None]
-"""Choices by kinds and shapes of a chain's operations."""
+"""Choices by kinds and shapes of a chain's operations, constants left out."""
 
 
 @dataclass(frozen=True)
@@ -54,41 +55,49 @@ class WindowTrial:
         key = tuple((type(node.operation), node.shape) for node in nodes)
         if key not in self.known:
             with self.builder.forgetting():
-                self.known[key] = self._cheapest()
+                self.known[key] = self.cheapest()
         plan = self.known[key]
-        return None if plan is None or self._lowered(plan, ()) is None else plan
+        return None if plan is None else self._held(plan)
 
-    def constants(self, plan: WindowPlan) -> tuple[Span, ...]:
-        """What a stripe reads again, as much of it as near memory has room for."""
-        lowered = self._lowered(plan, ())
-        assert lowered is not None
-        commands, peak = lowered
-        return constants_within(commands[-1], self.builder.beat, self.builder.preset.near_bytes - peak)
-
-    def _cheapest(self) -> WindowPlan | None:
-        attention = self.chain.attend.operation
-        assert isinstance(attention, Attention)
+    def cheapest(self) -> WindowPlan | None:
+        """The same, by trials; without its constants."""
         costs: dict[WindowPlan, float] = {}
         for windows in WINDOWS:
-            for heads in group_sizes(attention):
-                way = WindowPlan(windows, heads)
-                cost = self._cost(way)
-                if cost is not None:
-                    costs[way] = cost
+            if windows > len(self.chain.stripes(windows)[0]):
+                break
+            costs |= self._costs(windows)
         plan = min(costs, key=lambda one: costs[one], default=None)
         other = self._other_cost() if plan is not None else None
         return None if plan is None or (other is not None and other <= costs[plan]) else plan
 
-    def _cost(self, plan: WindowPlan) -> float | None:
-        """Cycles, roughly; None where near memory is too small, or a stripe is no full one."""
-        stripes = self.chain.stripes(plan.windows)
-        if len(stripes[0]) < plan.windows or self._lowered(plan, ()) is None:
-            return None
-        lowered = self._lowered(plan, self.constants(plan))
+    def _costs(self, windows: int) -> dict[WindowPlan, float]:
+        """Cycles, roughly, for groups of heads that fit; smaller ones only where those leave no room for constants."""
+        attention = self.chain.attend.operation
+        assert isinstance(attention, Attention)
+        costs: dict[WindowPlan, float] = {}
+        for heads in group_sizes(attention):
+            plan = WindowPlan(windows, heads)
+            held = self._held(plan)
+            if held is None:
+                continue
+            lowered = self._lowered(held)
+            if lowered is None:
+                continue
+            copies, one, *others = (estimate(commands, self.builder.preset, self._load()) for commands in lowered[0])
+            costs[plan] = copies + one + sum(others) * (len(self.chain.stripes(windows)) - 1)
+            if copies_bytes(constants_read(lowered[0][-1], self.builder.beat)) == 0:
+                break
+        return costs
+
+    def _held(self, plan: WindowPlan) -> WindowPlan | None:
+        """With what a stripe reads again, as much of it as near memory has room for; None where that does not hold the
+        stripe."""
+        lowered = self._lowered(replace(plan, constants=()))
         if lowered is None:
             return None
-        copies, one, *others = (estimate(commands, self.builder.preset, self._load()) for commands in lowered[0])
-        return copies + one + sum(others) * (len(stripes) - 1)
+        commands, peak = lowered
+        room = self.builder.preset.near_bytes - peak
+        return replace(plan, constants=constants_within(commands[-1], self.builder.beat, room))
 
     def _load(self) -> int:
         """Cycles of a LOAD of the slower layer."""
@@ -96,7 +105,7 @@ class WindowTrial:
         with self.builder.trial():
             return max(layer_passes(self.builder, one).load for one in layers if isinstance(one, QuantizedLayer))
 
-    def _lowered(self, plan: WindowPlan, constants: tuple[Span, ...]) -> tuple[list[list[Command]], int] | None:
+    def _lowered(self, plan: WindowPlan) -> tuple[list[list[Command]], int] | None:
         """Commands for the copies of constants, and for each of the first two stripes, and the bytes of near memory
         that they take; None where they do not fit."""
         builder = self.builder
@@ -105,7 +114,7 @@ class WindowTrial:
             builder.near.peak = 0
             parts = NearWindows(self.chain, builder, self.result, self.regions, plan.heads)
             try:
-                hold_constants(builder, constants)
+                hold_constants(builder, plan.constants)
                 ends.append(len(builder.commands))
                 for stripe in self.chain.stripes(plan.windows)[:2]:
                     parts.lower(stripe)
