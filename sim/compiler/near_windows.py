@@ -12,10 +12,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder
-from sim.compiler.dense import PassCommands, results_pitch, run_kept
-from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, write_codes
+from sim.compiler.dense import PassCommands, results_pitch, run_encoded
+from sim.compiler.encode import CodedValues, Codes, Values, plan_codes, prepare_encoder, write_codes
 from sim.compiler.fuse import Fused
 from sim.compiler.head_groups import attention_of, layer_of
 from sim.compiler.lowering import Lowering
@@ -188,9 +187,9 @@ class NearWindows:
 
     def _qkv_of_codes(self, layer: QuantizedLayer, codes: Codes, out: Region, tokens: int) -> None:
         builder = self.builder
-        passes = layer_passes(builder, layer)
-        choice = replace(kept_blocks(builder.preset, tokens, passes.words), kept=tokens)
-        run_kept(PassCommands(builder, passes), codes, choice, Results(out.address, out.pitch))
+        passes, values = layer_passes(builder, layer), CodedValues.of_codes(codes, tokens, builder.beat)
+        block = min(builder.preset.token_depth, builder.preset.block_words // passes.words)
+        run_encoded(PassCommands(builder, passes), values, block, Results(out.address, out.pitch))
         builder.wait()
 
     def _attend(self, group: _Group, room: Region, attended: Region, windows: int) -> None:

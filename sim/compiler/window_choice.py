@@ -19,10 +19,14 @@ from sim.compiler.region import Region
 from sim.compiler.window_chain import WindowChain
 from sim.contract.attention import Attention
 from sim.contract.layer import QuantizedLayer
-from sim.machine.commands import Command
+from sim.machine.commands import Command, Opcode
 
 WINDOWS: Final = (1, 2, 3, 4, 6, 8)
 """Windows of a stripe that are tried."""
+
+
+WAIT_CYCLES: Final = 300
+"""Until all units have come to rest and are busy again: stripes of few heads wait often, and for little."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class WindowTrial:
             lowered = self._lowered(held)
             if lowered is None:
                 continue
-            copies, one, *others = (estimate(commands, self.builder.preset, self._load()) for commands in lowered[0])
+            copies, one, *others = (self._cycles(commands) for commands in lowered[0])
             costs[plan] = copies + one + sum(others) * (len(self.chain.stripes(windows)) - 1)
             if copies_bytes(constants_read(lowered[0][-1], self.builder.beat)) == 0:
                 break
@@ -98,6 +102,10 @@ class WindowTrial:
         commands, peak = lowered
         room = self.builder.preset.near_bytes - peak
         return replace(plan, constants=constants_within(commands[-1], self.builder.beat, room))
+
+    def _cycles(self, commands: list[Command]) -> int:
+        waits = sum(command.opcode == Opcode.WAIT for command in commands)
+        return estimate(commands, self.builder.preset, self._load()) + WAIT_CYCLES * waits
 
     def _load(self) -> int:
         """Cycles of a LOAD of the slower layer."""

@@ -13,7 +13,7 @@ from sim.compiler.window_choice import WindowPlan, WindowTrial
 from sim.cycles.model import rolled_out
 from sim.machine.commands import COMMAND_BYTES, Command, Opcode
 from sim.machine.ports import Port
-from sim.machine.presets import PRESETS
+from sim.machine.presets import PRESETS, MachinePreset
 
 SMALL = replace(PRESETS["small"], near_bytes=1 << 18)
 
@@ -21,10 +21,10 @@ BLOCK = ("layers.1.blocks.0.attn.norm", "attn.qkv", "attn.attend", "attn.proj", 
 """Windows of 5 x 5 pixels on a map of 12 x 12: 4 are whole, 2 end at the right, 2 at the bottom, 1 at both."""
 
 
-def planned(toy: Any, patch: pytest.MonkeyPatch, windows: int, heads: int) -> Program:
+def planned(toy: Any, patch: pytest.MonkeyPatch, windows: int, heads: int, preset: MachinePreset = SMALL) -> Program:
     """A program whose stripes have so many windows, and groups so many heads."""
     patch.setattr(WindowTrial, "cheapest", lambda self: WindowPlan(windows, heads))
-    return compile_encoder(toy.parameters, toy.architecture, SMALL)
+    return compile_encoder(toy.parameters, toy.architecture, preset)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,12 @@ def test_windows_padded_alike_are_the_same_commands(program: Program) -> None:
     assert 2 * moving.stored_commands < moving.run_commands
 
 
-@pytest.mark.parametrize(("windows", "heads"), [(1, 4), (2, 2), (4, 1)])
-def test_windows_and_heads_are_golden(toy: Any, monkeypatch: pytest.MonkeyPatch, windows: int, heads: int) -> None:
+@pytest.mark.parametrize(
+    ("windows", "heads", "preset"), [(1, 4, SMALL), (2, 2, PRESETS["full"]), (4, 1, SMALL)], ids=["1-4", "2-2", "4-1"]
+)
+def test_windows_and_heads_are_golden(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, windows: int, heads: int, preset: MachinePreset
+) -> None:
     """With a norm in front and the sum's map cut, and with neither; heads beyond those there are make one group."""
     checked = []
 
@@ -100,7 +104,7 @@ def test_windows_and_heads_are_golden(toy: Any, monkeypatch: pytest.MonkeyPatch,
         check_layer(layer, result, toy.results[layer.names[-1]])
         checked.append(len(layer.names))
 
-    program = planned(toy, monkeypatch, windows, heads)
+    program = planned(toy, monkeypatch, windows, heads, preset)
     assert np.array_equal(run_encoder(program, toy.picture, done).values, toy.embedding)
     assert {4, 5} & set(checked)
 
