@@ -8,7 +8,7 @@ afterwards is one addition.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,9 @@ LONG_PART: Final = 1 << 17
 """Commands of a part of a step that is rolled up before the rest is made: a step of millions is never there whole."""
 
 Levels = tuple[int, ...]
+
+Tables: TypeAlias = tuple[tuple[tuple[Port, bytes], ...], tuple[bytes | None, ...], tuple[Levels | None, ...]]
+"""What the units hold: the latest table of each port, level sets of the encoder, codebooks of the array."""
 
 
 def pack_nibbles(values: NDArray[np.integer]) -> bytes:
@@ -158,6 +161,10 @@ class Builder:
         self.commands[self._rolled :] = roll(self.commands[self._rolled :], self._rolled, self._known)
         self._rolled = len(self.commands)
 
+    def rolled(self, commands: list[Command]) -> list[Command]:
+        """These commands, to be given next, with what repeats rolled up."""
+        return roll(commands, len(self.commands), self._known)
+
     @contextmanager
     def trial(self) -> Iterator[None]:
         """What is lowered inside leaves nothing but constants, which are kept once anyway, and is not rolled up."""
@@ -171,6 +178,17 @@ class Builder:
             self.near, self.memory = near, memory
             self.near_constants.set({})
             self.begin_layer()
+
+    @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Constants that are stored inside are not kept: no command that reads them may be."""
+        size = len(self._data)
+        try:
+            yield
+        finally:
+            while self._constants and next(reversed(self._constants.values())) >= DATA + size:
+                self._constants.popitem()
+            del self._data[size:]
 
     def leave(self) -> None:
         """What stands is rolled up already."""
@@ -201,6 +219,16 @@ class Builder:
         self._resident: dict[Port, bytes] = {}
         self._encoder_tables: list[bytes | None] = [None] * self.preset.tables
         self._codebooks: list[Levels | None] = [None] * self.preset.codebooks
+
+    @property
+    def tables(self) -> Tables:
+        """What the units hold at this place of the program."""
+        return tuple(sorted(self._resident.items())), tuple(self._encoder_tables), tuple(self._codebooks)
+
+    @tables.setter
+    def tables(self, held: Tables) -> None:
+        resident, encoder, books = held
+        self._resident, self._encoder_tables, self._codebooks = dict(resident), list(encoder), list(books)
 
     def table(self, port: Port, fields: dict[str, Any]) -> None:
         """READ records that a unit keeps, unless they are the latest that it was given."""

@@ -13,13 +13,16 @@ from sim.compiler.held_constants import hold_constants, release_constants
 from sim.compiler.lowering import Lowering
 from sim.compiler.memory import RoomError
 from sim.compiler.near_stripes import Known, NearStripes, flattened, token_by_token
-from sim.compiler.near_windows import NearWindows, in_windows
+from sim.compiler.near_windows import NearWindows
 from sim.compiler.region import Region
-from sim.compiler.same_tiles import SameTiles
+from sim.compiler.same_parts import SameParts
 from sim.compiler.stripes import Rows, chains, input_rows, rows_of
 from sim.compiler.tile_choice import TileTrial, windows_of
+from sim.compiler.tile_parts import TileParts
 from sim.compiler.tiles import Tiles, in_tiles
 from sim.compiler.trace import PICTURE, Node, View, trace
+from sim.compiler.window_chain import window_chain
+from sim.compiler.window_choice import KnownWindows, WindowTrial
 from sim.contract.activation_table import ActivationTable
 from sim.contract.errors import UserError
 from sim.contract.layer import QuantizedLayer
@@ -94,6 +97,7 @@ class Compiler:
         self._readers[embedding.source] += 1
         self._unread = Counter(self._readers)
         self._known: Known = {}
+        self._known_windows: KnownWindows = {}
         self.steps: list[_Step] = []
 
     def place_picture(self, shape: tuple[int, ...], nodes: list[Node]) -> Region:
@@ -120,18 +124,28 @@ class Compiler:
 
     def lower(self, nodes: list[Node]) -> None:
         """All operations."""
-        for chain in chains(nodes, self._readers, self.builder.preset.lanes):
-            stages = fuse(chain, self.builder.preset)
-            if (token_by_token(stages) or in_windows(stages)) and self._near(chain, stages):
+        found = chains(nodes, self._readers, self.builder.preset.lanes)
+        done: list[Node] = []
+        for chain, behind in zip(found, [*found[1:], []], strict=True):
+            if chain is done:
                 continue
-            if in_tiles(stages) and self._tiled(chain, stages):
-                continue
-            largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
-            if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
-                self._striped(chain)
+            if self._windows([*chain, *behind]):
+                done = behind
             else:
-                for fused in stages:
-                    self._whole(fused)
+                self._chain(chain)
+
+    def _chain(self, chain: list[Node]) -> None:
+        stages = fuse(chain, self.builder.preset)
+        if token_by_token(stages) and self._near(chain, stages):
+            return
+        if in_tiles(stages) and self._tiled(chain, stages):
+            return
+        largest = max((stage.last.tokens * stage.last.channels * 2 for stage in stages[:-1]), default=0)
+        if largest > self.builder.preset.memory_bytes // STRIPED_SHARE:
+            self._striped(chain)
+        else:
+            for fused in stages:
+                self._whole(fused)
 
     def _whole(self, fused: Fused) -> None:
         self.builder.begin_layer()
@@ -178,18 +192,39 @@ class Compiler:
         self.builder.begin_layer()
         begin = len(self.builder.commands)
         result = self._overwritten(chain) or self._region(chain[-1].tokens, chain[-1].channels, stages[-1].dense)
-        place = self.builder, result, self._regions, self._known
-        way = NearWindows(stages, *place) if in_windows(stages) else NearStripes(flattened(stages), *place)
-        if way.lower():
+        if NearStripes(flattened(stages), self.builder, result, self._regions, self._known).lower():
             self._finish(chain, result, begin)
             return True
         if all(result is not region for region in self._regions.values()):
             self.builder.memory.free(result.address)
         return False
 
-    def _overwritten(self, chain: list[Node]) -> Region | None:
-        """Room of a tensor that an addition at the end of a chain adds and nobody else reads, token by token."""
-        reads = Counter(view.source for node in chain for view in node.inputs if view.beats is None)
+    def _windows(self, chain: list[Node]) -> bool:
+        """Attention in windows and the sum behind it, some windows at a time, where that is the cheaper way."""
+        builder = self.builder
+        found = window_chain(fuse(chain, builder.preset), builder.preset.lanes)
+        if found is None or self._readers[found.attend.number] != 1:
+            return False
+        builder.begin_layer()
+        begin = len(builder.commands)
+        # A window's sum is written when all of the window has been read, and no other reads of it.
+        result = self._overwritten(chain, at_once=True) or self._region(found.add.tokens, found.add.channels, False)
+        plan = WindowTrial(found, builder, result, self._regions, self._known_windows).choice()
+        if plan is None:
+            if all(result is not region for region in self._regions.values()):
+                builder.memory.free(result.address)
+            return False
+        hold_constants(builder, plan.constants)
+        parts = NearWindows(found, builder, result, self._regions, plan.heads)
+        SameParts(builder, parts).lower(found.stripes(plan.windows))
+        release_constants(builder)
+        self._finish(chain, result, begin, rolled=True)
+        return True
+
+    def _overwritten(self, chain: list[Node], *, at_once: bool = False) -> Region | None:
+        """Room of a tensor that an addition at the end of a chain adds and nobody else reads: token by token or, where
+        parts of it are read at once, in any order."""
+        reads = Counter(view.source for node in chain for view in node.inputs if at_once or view.beats is None)
         sums = [node for node in chain if isinstance(node.operation, Residual)]
         for view in (view for node in sums for view in node.inputs):
             dead = reads[view.source] == self._unread[view.source]
@@ -214,7 +249,7 @@ class Compiler:
             hold_constants(builder, choice.constants)
             height, width, _ = last.shape
             windows = windows_of(height, width, choice.rows, choice.columns)
-            SameTiles(builder, tiles, result, self._regions).lower(windows)
+            SameParts(builder, TileParts(builder, tiles, result, self._regions)).lower(windows)
         except RoomError:
             # Of the windows two were lowered for a try; one at the end of a map can need more.
             del builder.commands[begin:]

@@ -1,6 +1,6 @@
 """Wide values to packed codes in memory: what the encoder unit is told, and where its codes lie."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class Values:
 
     def part(self, start: int, stop: int) -> "Values":
         """Tokens start..stop."""
-        return Values(self.addresses[start:stop], self.normed)
+        return replace(self, addresses=self.addresses[start:stop])
 
     def read(self, builder: Builder, start: int, stop: int) -> None:
         """READ tokens start..stop."""
@@ -140,6 +140,21 @@ class Values:
             builder.read(Port.NORM_VALUES, self.addresses[start:stop])
         else:
             builder.read_tokens(Port.ENCODER_VALUES, self.addresses[start:stop])
+
+
+@dataclass(frozen=True)
+class CodedValues(Values):
+    """The same when they have been codes for long, in memory: on their way to the array. addresses: of their beats."""
+
+    @classmethod
+    def of_codes(cls, codes: Codes, tokens: int, beat: int) -> "CodedValues":
+        """The first tokens of some."""
+        beats = np.arange(codes.pitch // beat) * beat
+        return cls(codes.address + np.arange(tokens)[:, None] * codes.pitch + beats)
+
+    def read(self, builder: Builder, start: int, stop: int) -> None:
+        """READ tokens start..stop."""
+        builder.read(Port.CODES, self.addresses[start:stop])
 
 
 def prepare_encoder(builder: Builder, plan: CodePlan) -> None:

@@ -42,3 +42,27 @@ def release_constants(builder: Builder) -> None:
     for address in builder.near_constants.copies:
         builder.near.free(address)
     builder.near_constants.set({})
+
+
+def constants_within(commands: Iterable[Command], beat: int, room: int) -> tuple[Span, ...]:
+    """Spans of constants that take no more than `room` bytes of near memory, those first that are read most often.
+
+    What is read is wholly in a span or in none.
+    """
+    read: dict[Span, int] = {}
+    for command in commands:
+        for span in constants_read([command], beat):
+            read[span] = read.get(span, 0) + command.beats
+    spans: list[tuple[Span, int]] = []
+    for (start, size), beats in sorted(read.items()):
+        (first, length), before = spans[-1] if spans else ((start, 0), 0)
+        if start < first + length:
+            spans[-1] = (first, max(length, start + size - first)), before + beats
+        else:
+            spans.append(((start, size), beats))
+    chosen: list[Span] = []
+    for span, _ in sorted(spans, key=lambda one: one[1] / one[0][1], reverse=True):
+        if aligned(span[1]) <= room:
+            room -= aligned(span[1])
+            chosen.append(span)
+    return tuple(merged(chosen))

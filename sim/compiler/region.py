@@ -42,3 +42,14 @@ class Region:
             token, beat = np.divmod(number, self.beats)
             address = self.at(token) + beat * self.beat
         return np.where(number == ZERO, self.zeros, address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenTokens(Region):
+    """Some tokens of a region, by numbers of their own. numbers: int64 (n,), which token of the region each is."""
+
+    numbers: NDArray[np.int64]
+
+    def at(self, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Addresses int64 of the first beats of tokens, any shape."""
+        return super().at(self.numbers[tokens])
