@@ -5,7 +5,7 @@ once, the weights once per block. Or codes are kept in memory, and every column 
 K tiles of many tokens: for long tokens, of which few fit the buffer. `sim.compiler.block_choice` chooses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -54,8 +54,10 @@ class PassCommands:
         builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
 
 
-def _whole_steps(commands: PassCommands, results: Results, start: int, count: int) -> list[Step]:
-    """Every column tile on a block that holds all codes of its tokens."""
+def whole_steps(
+    commands: PassCommands, results: Results, start: int, count: int, tiles: Sequence[int] | None = None
+) -> list[Step]:
+    """These column tiles (all) on a block that holds all codes of its tokens; the last of the layer gives it back."""
     layer = commands.layer
 
     def step(tile: int, number: int) -> None:
@@ -73,7 +75,8 @@ def _whole_steps(commands: PassCommands, results: Results, start: int, count: in
             pitch=layer.words,
         )
 
-    return [partial(step, tile, number) for tile in range(layer.columns) for number in range(len(layer.passes))]
+    columns = range(layer.columns) if tiles is None else tiles
+    return [partial(step, tile, number) for tile in columns for number in range(len(layer.passes))]
 
 
 def run_encoded(commands: PassCommands, values: Values, block: int, results: Results) -> None:
@@ -88,15 +91,17 @@ def run_encoded(commands: PassCommands, values: Values, block: int, results: Res
                 tokens=count,
                 beats=values.cycles(builder.preset),
                 feed=partial(values.part(start, start + count).read, builder),
-                steps=_whole_steps(commands, results, start, count),
+                steps=whole_steps(commands, results, start, count),
                 period=len(layer.passes),
             )
 
     run_blocks(builder, blocks())
 
 
-def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results) -> None:
-    """`kept` tokens from codes in memory: for every column tile, some words of some tokens a block, read again."""
+def run_kept(
+    commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results, tiles: Sequence[int] | None = None
+) -> None:
+    """`kept` tokens from codes in memory: for these column tiles (all), some words of some tokens a block, read again."""
     builder, layer = commands.builder, commands.layer
     # Sums do not depend on the order of passes, so those of a chunk of words stand together.
     chunks = [
@@ -108,7 +113,7 @@ def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results:
     def blocks() -> Iterator[CodeBlock]:
         for start in range(0, choice.kept, choice.tokens):
             count = min(choice.tokens, choice.kept - start)
-            for tile in range(layer.columns):
+            for tile in range(layer.columns) if tiles is None else tiles:
                 for number in range(len(chunks)):
                     yield block(start, count, tile, number)
 
