@@ -101,7 +101,7 @@ def run_encoded(commands: PassCommands, values: Values, block: int, results: Res
 def run_kept(
     commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results, tiles: Sequence[int] | None = None
 ) -> None:
-    """`kept` tokens from codes in memory: for these column tiles (all), some words of some tokens a block, read again."""
+    """`kept` tokens from codes in memory: for these column tiles (all) some words of some tokens a block, again."""
     builder, layer = commands.builder, commands.layer
     # Sums do not depend on the order of passes, so those of a chunk of words stand together.
     chunks = [

@@ -1,6 +1,7 @@
 """What commands cost, roughly, in cycles with an SDRAM: enough to choose between ways to lower the same operations.
 
-Between two WAITs array, reader, writer and external memory work side by side; at a WAIT all of them end.
+Between two WAITs array, reader, writer and external memory work side by side; at a WAIT all of them end. The reader
+takes one READ after another, so that it has nothing else to do while external memory answers.
 """
 
 from collections.abc import Iterable
@@ -24,7 +25,9 @@ def estimate(commands: Iterable[Command], preset: MachinePreset, load: int) -> i
         external += COMMAND_BYTES // beat
         if command.opcode == Opcode.READ:
             assert command.port is not None
-            read += command.beats * max(1, beat // payload_bytes(command.port, preset))
+            far = external_beats(command)
+            near = (command.beats - far) * max(1, beat // payload_bytes(command.port, preset))
+            read += near + far * max(EXTERNAL_CYCLES, beat // payload_bytes(command.port, preset))
         elif command.opcode == Opcode.WRITE:
             written += command.beats
         elif command.opcode == Opcode.SEND and command.port == Port.ARRAY_COMMAND:

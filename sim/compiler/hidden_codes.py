@@ -14,8 +14,8 @@ import numpy as np
 
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder
-from sim.compiler.dense import PassCommands, run_kept, whole_steps
-from sim.compiler.encode import CodePlan, Codes, Values, encode, plan_codes, prepare_encoder
+from sim.compiler.dense import PassCommands, read_words, run_kept, whole_steps
+from sim.compiler.encode import CodePlan, Codes, Values, encode, plan_codes, prepare_encoder, write_codes
 from sim.compiler.fuse import Fused
 from sim.compiler.passes import layer_passes
 from sim.compiler.region import Region
@@ -29,7 +29,6 @@ from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
 from sim.machine.ports import Port
-from sim.machine.presets import CODE_BYTES
 
 TILE_BYTES: Final = TILE_CHANNELS * 2
 """Of a token's wide values of a K tile."""
@@ -88,76 +87,86 @@ class HiddenCodes:
         return layer
 
     @property
-    def _plan(self) -> CodePlan:
-        return plan_codes(self._layer(1).encoder, self.builder.preset.lanes)
-
-    @property
     def _width(self) -> int:
         """Bytes of a token's results of a column tile."""
         return self.builder.preset.columns * 2
+
+    def _plan(self, number: int) -> CodePlan:
+        """Codes of a layer's input."""
+        return plan_codes(self._layer(number).encoder, self.builder.preset.lanes)
+
+    @property
+    def _room(self) -> int:
+        """Bytes of near memory for a token, beside its hidden codes: one after the other those of the input, wide
+        values of a K tile, and both operands of a sum."""
+        return max(self._plan(0).pitch, TILE_BYTES, 2 * self._width)
 
     @property
     def tokens_max(self) -> int:
         """Tokens of a stripe that near memory and the buffer of codes hold; 0 where they hold none."""
         preset = self.builder.preset
-        words = plan_codes(self._layer(0).encoder, preset.lanes).pitch // (preset.rows // 2)
-        room = self.builder.near.room // (self._plan.pitch + max(TILE_BYTES, 2 * self._width))
+        words = self._plan(0).pitch // (preset.rows // 2)
+        room = self.builder.near.room // (self._plan(1).pitch + self._room)
         return min(preset.token_depth, preset.block_words // words, room)
 
     def stripe(self, rows: Rows) -> None:
         """These tokens of the result. Raises RoomError where near memory is too small."""
-        near, plan = self.builder.near, self._plan
-        codes = Codes(near.take((rows.stop - rows.start) * plan.pitch), plan.pitch, plan.planes)
-        self._encoded(rows, codes)
-        self._summed(rows, codes)
+        near, plan, count = self.builder.near, self._plan(1), rows.stop - rows.start
+        codes = Codes(near.take(count * plan.pitch), plan.pitch, plan.planes)
+        room = near.take(count * self._room)
+        self._input(rows, room)
+        self._hidden(count, room, codes)
+        self._summed(rows, room, codes)
+        near.free(room)
         near.free(codes.address)
 
-    def _encoded(self, rows: Rows, codes: Codes) -> None:
-        """Codes of hidden values, from the first layer's input."""
+    def _input(self, rows: Rows, room: int) -> None:
+        """Codes of the first layer's input to `room`: the encoder is soon needed for others, so that they cannot go
+        to the array as they come."""
         builder, stage = self.builder, self.stages[0]
-        preset, count = builder.preset, rows.stop - rows.start
-        room = builder.near.take(count * TILE_BYTES)
-        assert stage.activation is not None and isinstance(stage.activation.operation, ActivationTable)
-        set_activation(builder, stage.activation.operation)
-        layer = layer_passes(builder, self._layer(0))
-        prepare_encoder(builder, plan_codes(self._layer(0).encoder, preset.lanes))
-        if stage.norm is not None:
-            assert isinstance(stage.norm.operation, LayerNorm)
-            begin_norm(builder, stage.norm.operation, count)
-            builder.route(Port.NORMED, stage.norm.operation.gain.size // preset.lanes)
-        builder.route(Port.ENCODED)
-        builder.route(Port.RESULTS)
-        builder.send(Port.CODE_BLOCK, words=count * layer.words)
         view = stage.first.inputs[0]
         addresses = self.regions[view.source].of_view(view, np.arange(rows.start, rows.stop))
-        Values(addresses, normed=stage.norm is not None).read(builder, 0, count)
+        prepare_encoder(builder, self._plan(0))
+        if stage.norm is not None:
+            assert isinstance(stage.norm.operation, LayerNorm)
+            begin_norm(builder, stage.norm.operation, len(addresses))
+            builder.route(Port.NORMED, addresses.shape[1])
+        write_codes(builder, self._plan(0), Values(addresses, normed=stage.norm is not None), room)
+        builder.wait()
+        if stage.norm is not None:
+            builder.unroute(Port.NORMED)
+
+    def _hidden(self, count: int, room: int, codes: Codes) -> None:
+        """Codes of hidden values, K tile by K tile."""
+        builder, stage, preset = self.builder, self.stages[0], self.builder.preset
+        assert stage.activation is not None and isinstance(stage.activation.operation, ActivationTable)
+        set_activation(builder, stage.activation.operation)
+        builder.route(Port.RESULTS)
+        layer = layer_passes(builder, self._layer(0))
         commands, share = PassCommands(builder, layer), TILE_CHANNELS // preset.columns
+        # The reader takes the block, and later all values of a K tile, before operands of the passes whose results come
+        # to the same place.
+        builder.send(Port.CODE_BLOCK, words=count * layer.words)
+        read_words(builder, room, layer.words, count, self._plan(0).pitch)
         for tile, plan in enumerate(self._tile_plans()):
             results = Results(room - tile * TILE_BYTES, TILE_BYTES, Port.ACTIVATED)
             columns = range(tile * share, min((tile + 1) * share, layer.columns))
             for step in whole_steps(commands, results, 0, count, columns):
                 step()
             builder.wait()
-            if not tile:
-                # Results have come, so that all codes have gone to the array.
-                builder.unroute(Port.ENCODED)
-                if stage.norm is not None:
-                    builder.unroute(Port.NORMED)
-            # The reader takes all of these before operands of the passes whose results come to the same place.
             beats = np.arange(plan.order.size // preset.lanes) * builder.beat
             values = room + np.arange(count)[:, None] * TILE_BYTES + beats
             place = codes.address + codes.plane(tile, 0)
             encode(builder, plan, values, place, (plan.pitch // builder.beat, builder.beat), (count, codes.pitch))
         builder.wait()
         builder.unroute(Port.RESULTS)
-        builder.near.free(room)
 
     def _tile_plans(self) -> Iterator[CodePlan]:
         encoder = self._layer(1).encoder
         for tile in range(encoder.tiles):
             yield plan_codes(_of_tile(encoder, tile), self.builder.preset.lanes)
 
-    def _summed(self, rows: Rows, codes: Codes) -> None:
+    def _summed(self, rows: Rows, room: int, codes: Codes) -> None:
         """The second layer and the addition, a column tile at a time."""
         builder, added = self.builder, self.stages[2].main
         beat, width, count = builder.beat, self._width, rows.stop - rows.start
@@ -166,7 +175,7 @@ class HiddenCodes:
         (other,) = (view for view in added.inputs if view.source != number)
         layer = layer_passes(builder, self._layer(1))
         commands, choice = PassCommands(builder, layer), kept_blocks(builder.preset, count, layer.words)
-        results, copy = builder.near.take(count * width), builder.near.take(count * width)
+        results, copy = room, room + count * width
         for tile in range(layer.columns):
             first = tile * width // beat
             beats = min(width // beat, self.result.beats - first)
@@ -175,12 +184,8 @@ class HiddenCodes:
             builder.read(Port.COPY, self.regions[other.source].of_tokens(tokens)[:, first : first + beats])
             run_kept(commands, codes, choice, Results(results - tile * width, width), (tile,))
             builder.wait()
-            operands = [
-                (results if view.source == number else copy) + np.arange(count)[:, None] * width + np.arange(beats) * beat
-                for view in added.inputs
-            ]
+            inside = np.arange(count)[:, None] * width + np.arange(beats) * beat
+            operands = [(results if view.source == number else copy) + inside for view in added.inputs]
             out = replace(self.result, address=self.result.address + tile * width, beats=beats)
             assert isinstance(added.operation, Residual)
             lower_residual(builder, added.operation, (operands[0], operands[1]), out, tokens)
-        builder.near.free(results)
-        builder.near.free(copy)
