@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from sim.compiler.block_choice import kept_blocks
+from sim.compiler.block_choice import BlockChoice, kept_blocks
 from sim.compiler.builder import Builder
 from sim.compiler.dense import PassCommands, read_words, run_kept, whole_steps
 from sim.compiler.encode import CodePlan, Codes, Values, encode, plan_codes, prepare_encoder, write_codes
@@ -20,6 +20,7 @@ from sim.compiler.fuse import Fused
 from sim.compiler.passes import layer_passes
 from sim.compiler.region import Region
 from sim.compiler.results import Results
+from sim.compiler.shared_weights import SharedWeights, shared_bytes, shared_unit
 from sim.compiler.stripes import Rows
 from sim.compiler.vector import begin_norm, lower_residual, set_activation
 from sim.contract.activation_table import ActivationTable
@@ -101,13 +102,22 @@ class HiddenCodes:
         values of a K tile, and both operands of a sum."""
         return max(self._plan(0).pitch, TILE_BYTES, 2 * self._width)
 
+    def _blocks(self, count: int) -> BlockChoice:
+        """Of hidden codes of so many tokens."""
+        layer, preset = self._layer(1), self.builder.preset
+        words = self._plan(1).pitch // (preset.rows // 2)
+        return kept_blocks(preset, count, words, shared_unit(layer, preset))
+
     @property
     def tokens_max(self) -> int:
         """Tokens of a stripe that near memory and the buffer of codes hold; 0 where they hold none."""
-        preset = self.builder.preset
+        preset, room, each = self.builder.preset, self.builder.near.room, self._plan(1).pitch + self._room
         words = self._plan(0).pitch // (preset.rows // 2)
-        room = self.builder.near.room // (self._plan(1).pitch + self._room)
-        return min(preset.token_depth, preset.block_words // words, room)
+        most = min(preset.token_depth, preset.block_words // words, room // each)
+        if not most:
+            return 0
+        # Weights that two passes share have a room of their own, if that leaves any tokens.
+        return min(most, (room - shared_bytes(self._layer(1), self._blocks(most).words, preset)) // each) or most
 
     def stripe(self, rows: Rows) -> None:
         """These tokens of the result. Raises RoomError where near memory is too small."""
@@ -174,7 +184,12 @@ class HiddenCodes:
         number = self.stages[1].main.number
         (other,) = (view for view in added.inputs if view.source != number)
         layer = layer_passes(builder, self._layer(1))
-        commands, choice = PassCommands(builder, layer), kept_blocks(builder.preset, count, layer.words)
+        commands = PassCommands(builder, layer)
+        choice = self._blocks(count)
+        size = shared_bytes(self._layer(1), choice.words, builder.preset)
+        shared = None
+        if 0 < size <= builder.near.room:
+            shared = SharedWeights(builder, layer, builder.near.take(size), size)
         results, copy = room, room + count * width
         for tile in range(layer.columns):
             first = tile * width // beat
@@ -182,10 +197,12 @@ class HiddenCodes:
             # Operands of equal loops are one READ.
             builder.write_loops(Port.COPIED, copy, (beats, beat), (count, width))
             builder.read(Port.COPY, self.regions[other.source].of_tokens(tokens)[:, first : first + beats])
-            run_kept(commands, codes, choice, Results(results - tile * width, width), (tile,))
+            run_kept(commands, codes, choice, Results(results - tile * width, width), tiles=(tile,), shared=shared)
             builder.wait()
             inside = np.arange(count)[:, None] * width + np.arange(beats) * beat
             operands = [(results if view.source == number else copy) + inside for view in added.inputs]
             out = replace(self.result, address=self.result.address + tile * width, beats=beats)
             assert isinstance(added.operation, Residual)
             lower_residual(builder, added.operation, (operands[0], operands[1]), out, tokens)
+        if shared is not None:
+            builder.near.free(shared.address)
