@@ -14,10 +14,10 @@ from sim.machine.commands import COMMAND_BYTES, Opcode
 from sim.machine.ports import Port
 from sim.machine.presets import PRESETS
 
-SMALL = replace(PRESETS["small"], near_bytes=3 << 12)
-"""Near memory that holds no weights beside a stripe, but codes of 48 tokens."""
+SMALL = replace(PRESETS["small"], near_bytes=5 << 12)
+"""Near memory that holds no weights beside a stripe, but codes of 78 tokens."""
 
-STRIPES = 3
+STRIPES = 2
 """Of the first MLP, whose map is 12 x 12."""
 
 
@@ -43,16 +43,17 @@ def test_hidden_values_are_never_in_external_memory(program: Program, mlp: Layer
 
 
 def test_weights_pass_once_per_stripe(program: Program, mlp: Layer, toy_tiny_vit: Any) -> None:
+    """Those of the second layer too, which both planes of its codes take."""
     first, stop = (address // COMMAND_BYTES for address in mlp.commands)
-    weights = [
-        moved(one, SMALL, program.writable).beats_read
+    weights = sum(
+        moved(one, SMALL, program.writable).beats_constants
         for one, _ in rolled_out(program.commands, first, stop)
-        if one.opcode == Opcode.READ and one.port == Port.WEIGHTS
-    ]
+        if one.opcode == Opcode.READ and one.port in (Port.WEIGHTS, Port.COPY)
+    )
     layers = [toy_tiny_vit.parameters.operations[name] for name in mlp.names if ".fc" in name]
-    nibbles = sum(layer.outputs * layer.encoder.channels * layer.passes for layer in layers)
-    # Input channels are no multiple of a K tile in the second layer: the array takes its last one in row blocks.
-    assert sum(weights) * SMALL.beat_bytes == STRIPES * nibbles // 2
+    nibbles = sum(layer.outputs * layer.encoder.channels * layer.weight_planes for layer in layers)
+    assert [layer.level_planes for layer in layers] == [1, 2]
+    assert weights * SMALL.beat_bytes == STRIPES * nibbles // 2
 
 
 def test_several_stripes_are_golden(program: Program, toy_tiny_vit: Any) -> None:
