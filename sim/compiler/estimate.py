@@ -1,7 +1,6 @@
 """What commands cost, roughly, in cycles with an SDRAM: enough to choose between ways to lower the same operations.
 
-Between two WAITs array, reader, writer and external memory work side by side; at a WAIT all of them end. The reader
-takes one READ after another, so that it has nothing else to do while external memory answers.
+Between two WAITs array, reader, writer and external memory work side by side; at a WAIT all of them end.
 """
 
 from collections.abc import Iterable
@@ -17,17 +16,22 @@ EXTERNAL_CYCLES: Final = 7
 """Cycles of a beat of external memory: SDRAM at full."""
 
 
-def estimate(commands: Iterable[Command], preset: MachinePreset, load: int) -> int:
-    """Cycles of commands whose addresses are a Builder's. load: cycles of a LOAD."""
+def estimate(commands: Iterable[Command], preset: MachinePreset, load: int, *, in_turns: bool = False) -> int:
+    """Cycles of commands whose addresses are a Builder's.
+
+    load: cycles of a LOAD. in_turns: the reader has nothing else to do while external memory answers, as it takes one
+    READ after another: nearer to the cycle model where much of both memories is read between two WAITs.
+    """
     beat = preset.beat_bytes
+    external_cycles = EXTERNAL_CYCLES if in_turns else 1
     total = array = read = written = external = 0
     for command in commands:
         external += COMMAND_BYTES // beat
         if command.opcode == Opcode.READ:
             assert command.port is not None
             far = external_beats(command)
-            near = (command.beats - far) * max(1, beat // payload_bytes(command.port, preset))
-            read += near + far * max(EXTERNAL_CYCLES, beat // payload_bytes(command.port, preset))
+            payloads = max(1, beat // payload_bytes(command.port, preset))
+            read += (command.beats - far) * payloads + far * max(external_cycles, payloads)
         elif command.opcode == Opcode.WRITE:
             written += command.beats
         elif command.opcode == Opcode.SEND and command.port == Port.ARRAY_COMMAND:

@@ -233,7 +233,8 @@ class NearStripes:
         layers = [stage.main.operation for stage in self.stages if isinstance(stage.main.operation, QuantizedLayer)]
         with self.builder.trial():
             load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
-        copies, *stripes = (estimate(commands, self.builder.preset, load) for commands in lowered)
+        preset, in_turns = self.builder.preset, is_mlp(self.stages)
+        copies, *stripes = (estimate(commands, preset, load, in_turns=in_turns) for commands in lowered)
         return copies + sum(stripes[:-1]) + stripes[-1] * (self.rows / plan.height - len(stripes) + 1)
 
     def _lowered(self, plan: StripePlan) -> list[list[Command]] | None:
