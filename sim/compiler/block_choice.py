@@ -6,23 +6,21 @@ other memories than one on the chip are slower.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 
+from sim.compiler.estimate import EXTERNAL_CYCLES
 from sim.compiler.memory import aligned
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES
 from sim.machine.presets import MachinePreset
-
-EXTERNAL_CYCLES: Final = 2
-"""Cycles of a beat of external memory: 1 for one on the chip, 7 for SDRAM at full."""
 
 
 @dataclass(frozen=True)
 class LayerSize:
     """Of a dense layer. words: of codes of a token. passes: of a column tile. columns: column tiles. load: cycles of a
     LOAD. weight_bytes: all of its weights. value_cycles: of the reader for the values of a token; value_beats: of
-    memory."""
+    memory. shared: words of a K tile whose weights are all those of two passes and come near by the block of codes
+    (sim.compiler.shared_weights); 0 where they do not."""
 
     name: str
     tokens: int
@@ -33,6 +31,7 @@ class LayerSize:
     weight_bytes: int
     value_cycles: int
     value_beats: int
+    shared: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_nea
     value_cycles, value_beats = size.tokens * size.value_cycles, size.tokens * size.value_beats
     results = size.tokens * size.columns * preset.columns * 2 // preset.beat_bytes
     external = operands + value_beats + results
+    if choice.kept and size.shared:
+        external -= runs // 2 * (preset.rows * preset.columns // 2) // preset.beat_bytes
     if choice.weights_near:
         external -= runs * (preset.rows * preset.columns // 2) // preset.beat_bytes
         external += size.weight_bytes // preset.beat_bytes
@@ -71,17 +72,36 @@ def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_nea
     return max(value_cycles, codes) + max(array, operands + again, EXTERNAL_CYCLES * external)
 
 
-def kept_blocks(preset: MachinePreset, tokens: int, words: int) -> BlockChoice:
-    """Blocks of as many of these tokens as the array takes, from codes of so many words in memory."""
+def kept_blocks(preset: MachinePreset, tokens: int, words: int, unit: int = 0) -> BlockChoice:
+    """Blocks of as many of these tokens as the array takes, from codes of so many words in memory.
+
+    unit: of blocks that hold whole units of words, an even number of them, since rooms for their weights take turns; 0
+    for any.
+    """
     count = min(preset.token_depth, tokens, preset.block_words)
-    return BlockChoice(count, min(words, preset.block_words // count), count)
+    fitting = min(words, preset.block_words // count)
+    if unit and fitting > unit:
+        units = range(fitting // unit, 0, -1)
+        fitting = unit * next((one for one in units if -(-words // (one * unit)) % 2 == 0), units[0])
+    return BlockChoice(count, fitting, count)
 
 
 def _kept(preset: MachinePreset, size: LayerSize, near_room: int) -> Iterator[tuple[BlockChoice, bool]]:
     pitch = aligned(size.words * preset.rows // 2)
     for limit, near in ((preset.token_depth, False), (near_room // pitch, True)):
-        if limit:
-            yield kept_blocks(preset, min(limit, size.tokens), size.words), near
+        if not limit:
+            continue
+        choice = kept_blocks(preset, min(limit, size.tokens), size.words, size.shared)
+        left = near_room - 2 * shared_half(preset, size, choice.words)
+        if near and 0 < left // pitch < choice.kept:
+            # Room for weights, too: fewer tokens in blocks of as many words.
+            choice = replace(choice, kept=left // pitch, tokens=min(choice.tokens, left // pitch))
+        yield choice, near
+
+
+def shared_half(preset: MachinePreset, size: LayerSize, words: int) -> int:
+    """Bytes of the weights of so many words of a token that passes share."""
+    return size.passes * words // size.words // 2 * (preset.rows * preset.columns // 2) if size.shared else 0
 
 
 def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> BlockChoice:

@@ -5,10 +5,10 @@ once, the weights once per block. Or codes are kept in memory, and every column 
 K tiles of many tokens: for long tokens, of which few fit the buffer. `sim.compiler.block_choice` chooses.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import groupby
+from itertools import groupby, product
 
 from sim.compiler.block_choice import BlockChoice, LayerSize, choose_blocks
 from sim.compiler.builder import Builder
@@ -17,6 +17,7 @@ from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, writ
 from sim.compiler.memory import aligned
 from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
 from sim.compiler.results import Results
+from sim.compiler.shared_weights import SharedWeights, shared_bytes, shared_unit
 from sim.contract.layer import QuantizedLayer
 from sim.machine.commands import Command
 from sim.machine.ports import Port
@@ -54,8 +55,10 @@ class PassCommands:
         builder.read_block(Port.WEIGHTS, one.weights + tile * layer.weight_pitch, loads)
 
 
-def _whole_steps(commands: PassCommands, results: Results, start: int, count: int) -> list[Step]:
-    """Every column tile on a block that holds all codes of its tokens."""
+def whole_steps(
+    commands: PassCommands, results: Results, start: int, count: int, tiles: Sequence[int] | None = None
+) -> list[Step]:
+    """These column tiles (all) on a block that holds all codes of its tokens; the last of the layer gives it back."""
     layer = commands.layer
 
     def step(tile: int, number: int) -> None:
@@ -73,7 +76,8 @@ def _whole_steps(commands: PassCommands, results: Results, start: int, count: in
             pitch=layer.words,
         )
 
-    return [partial(step, tile, number) for tile in range(layer.columns) for number in range(len(layer.passes))]
+    columns = range(layer.columns) if tiles is None else tiles
+    return [partial(step, tile, number) for tile in columns for number in range(len(layer.passes))]
 
 
 def run_encoded(commands: PassCommands, values: Values, block: int, results: Results) -> None:
@@ -88,31 +92,43 @@ def run_encoded(commands: PassCommands, values: Values, block: int, results: Res
                 tokens=count,
                 beats=values.cycles(builder.preset),
                 feed=partial(values.part(start, start + count).read, builder),
-                steps=_whole_steps(commands, results, start, count),
+                steps=whole_steps(commands, results, start, count),
                 period=len(layer.passes),
             )
 
     run_blocks(builder, blocks())
 
 
-def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results: Results) -> None:
-    """`kept` tokens from codes in memory: for every column tile, some words of some tokens a block, read again."""
+def _kept_passes(layer: Passes, words: int) -> list[list[Pass]]:
+    """The passes of blocks of so many words of each token. Sums do not depend on the order of passes."""
+    ordered = sorted(layer.passes, key=lambda one: one.word)
+    return [list(passes) for _, passes in groupby(ordered, lambda one: one.word // words)]
+
+
+def run_kept(
+    commands: PassCommands,
+    codes: Codes,
+    choice: BlockChoice,
+    results: Results,
+    *,
+    tiles: Sequence[int] | None = None,
+    shared: SharedWeights | None = None,
+) -> None:
+    """`kept` tokens from codes in memory: for these column tiles (all) some words of some tokens a block, again.
+
+    shared: where weights come to that passes share.
+    """
     builder, layer = commands.builder, commands.layer
-    # Sums do not depend on the order of passes, so those of a chunk of words stand together.
-    chunks = [
-        list(passes)
-        for _, passes in groupby(sorted(layer.passes, key=lambda one: one.word), lambda one: one.word // choice.words)
-    ]
+    chunks = _kept_passes(layer, choice.words)
     word_bytes = builder.preset.rows // 2
+    columns = range(layer.columns) if tiles is None else tiles
 
     def blocks() -> Iterator[CodeBlock]:
-        for start in range(0, choice.kept, choice.tokens):
-            count = min(choice.tokens, choice.kept - start)
-            for tile in range(layer.columns):
-                for number in range(len(chunks)):
-                    yield block(start, count, tile, number)
+        places = product(range(0, choice.kept, choice.tokens), columns, range(len(chunks)))
+        for turn, (start, tile, number) in enumerate(places):
+            yield block(start, min(choice.tokens, choice.kept - start), tile, number, turn % 2)
 
-    def block(start: int, count: int, tile: int, number: int) -> CodeBlock:
+    def block(start: int, tokens: int, tile: int, number: int, half: int) -> CodeBlock:
         passes = chunks[number]
         begin = passes[0].word // choice.words * choice.words
         words = min(choice.words, layer.words - begin)
@@ -120,25 +136,31 @@ def run_kept(commands: PassCommands, codes: Codes, choice: BlockChoice, results:
         def feed(first: int, stop: int) -> None:
             address = codes.address + (start + first) * codes.pitch + begin * word_bytes
             read_words(builder, address, words, stop - first, codes.pitch)
+            if shared is not None:
+                shared.bring(passes, tile, half, (first, stop, tokens))
 
         def step(place: int) -> None:
             first, last = number == place == 0, number == len(chunks) - 1 and place == len(passes) - 1
-            if first:
-                _write_tile(builder, results, tile, start, count)
+            if shared is not None and not place:
+                builder.wait()
+            if last:
+                # Not before: a WAIT for weights would wait for results too.
+                _write_tile(builder, results, tile, start, tokens)
+            one = passes[place]
             commands.give(
-                passes[place],
+                one if shared is None else shared.moved(one, passes, tile, half),
                 tile,
-                queries=count,
+                queries=tokens,
                 first=first,
                 last=last,
                 release=place == len(passes) - 1,
-                word=passes[place].word - begin,
+                word=one.word - begin,
                 pitch=words,
             )
 
         beats = words * word_bytes // builder.beat
         steps = [partial(step, place) for place in range(len(passes))]
-        return CodeBlock(words * count, count, beats, feed, steps, len(passes))
+        return CodeBlock(words * tokens, tokens, beats, feed, steps, len(passes))
 
     run_blocks(builder, blocks())
 
@@ -162,6 +184,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         name=layer.name,
         tokens=values.count,
         words=passes.words,
+        shared=0 if held else shared_unit(layer, preset),
         passes=len(passes.passes),
         columns=passes.columns,
         load=passes.load,
@@ -182,15 +205,21 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         for address in copies.values():
             builder.give_back(address)
         return
+    room_bytes = 0 if held else shared_bytes(layer, choice.words, preset)
+    shared = None
+    if 0 < room_bytes <= builder.near.room - aligned(choice.kept * plan.pitch):
+        shared = SharedWeights(builder, passes, builder.near.take(room_bytes), room_bytes)
     for begin in range(0, values.count, choice.kept):
         count = min(choice.kept, values.count - begin)
         room = builder.take_near_first(count * plan.pitch)
         write_codes(builder, plan, values.part(begin, begin + count), room)
         builder.wait()
         codes = Codes(room, plan.pitch, plan.planes)
-        run_kept(commands, codes, replace(choice, kept=count), results.behind(begin))
+        run_kept(commands, codes, replace(choice, kept=count), results.behind(begin), shared=shared)
         builder.wait()
         builder.give_back(room)
+    if shared is not None:
+        builder.give_back(shared.address)
 
 
 def results_pitch(channels: int, preset: MachinePreset) -> int:

@@ -16,15 +16,22 @@ EXTERNAL_CYCLES: Final = 7
 """Cycles of a beat of external memory: SDRAM at full."""
 
 
-def estimate(commands: Iterable[Command], preset: MachinePreset, load: int) -> int:
-    """Cycles of commands whose addresses are a Builder's. load: cycles of a LOAD."""
+def estimate(commands: Iterable[Command], preset: MachinePreset, load: int, *, in_turns: bool = False) -> int:
+    """Cycles of commands whose addresses are a Builder's.
+
+    load: cycles of a LOAD. in_turns: the reader has nothing else to do while external memory answers, as it takes one
+    READ after another: nearer to the cycle model where much of both memories is read between two WAITs.
+    """
     beat = preset.beat_bytes
+    external_cycles = EXTERNAL_CYCLES if in_turns else 1
     total = array = read = written = external = 0
     for command in commands:
         external += COMMAND_BYTES // beat
         if command.opcode == Opcode.READ:
             assert command.port is not None
-            read += command.beats * max(1, beat // payload_bytes(command.port, preset))
+            far = external_beats(command)
+            payloads = max(1, beat // payload_bytes(command.port, preset))
+            read += (command.beats - far) * payloads + far * max(external_cycles, payloads)
         elif command.opcode == Opcode.WRITE:
             written += command.beats
         elif command.opcode == Opcode.SEND and command.port == Port.ARRAY_COMMAND:

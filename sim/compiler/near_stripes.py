@@ -18,6 +18,7 @@ from sim.compiler.dense import results_pitch
 from sim.compiler.estimate import estimate
 from sim.compiler.fuse import Fused
 from sim.compiler.held_constants import Span, constants_read, copies_bytes, hold_constants, release_constants
+from sim.compiler.hidden_codes import HiddenCodes, is_mlp, ordered
 from sim.compiler.lowering import Lowering
 from sim.compiler.memory import RoomError, aligned
 from sim.compiler.passes import layer_passes
@@ -45,26 +46,29 @@ def token_by_token(stages: Sequence[Fused]) -> bool:
 
 
 def flattened(stages: Sequence[Fused]) -> list[Fused]:
-    """The same operations on rows of a token each, so that stripes may be of any length."""
+    """The same operations on rows of a token each, so that stripes may be of any length; of an MLP with hidden channels
+    in the order of their codes (sim.compiler.hidden_codes)."""
 
     def flat(node: Node) -> Node:
         inputs = tuple(replace(view, shape=(view.tokens, view.channels)) for view in node.inputs)
         return replace(node, inputs=inputs, shape=(node.tokens, node.channels))
 
-    return [
+    result = [
         Fused(flat(stage.main), stage.norm and flat(stage.norm), stage.activation and flat(stage.activation))
         for stage in stages
     ]
+    return ordered(result) if is_mlp(result) else result
 
 
 @dataclass(frozen=True)
 class StripePlan:
     """height: rows of a stripe. constants: spans that are copied to near memory first. near: results in between are in
-    near memory."""
+    near memory. hidden: of an MLP near memory holds codes of the hidden values instead."""
 
     height: int
     constants: tuple[Span, ...]
     near: bool = True
+    hidden: bool = False
 
 
 Known: TypeAlias = dict[tuple[object, ...], StripePlan | None]
@@ -136,13 +140,16 @@ class NearStripes:
         """All of the chain. Raises RoomError where near memory is too small."""
         hold_constants(self.builder, plan.constants)
         for start in range(0, self.rows, plan.height):
-            self._stripe(Rows(start, min(start + plan.height, self.rows)), near=plan.near)
+            self._stripe(Rows(start, min(start + plan.height, self.rows)), plan)
         release_constants(self.builder)
 
-    def _stripe(self, rows: Rows, *, near: bool) -> None:
+    def _stripe(self, rows: Rows, plan: StripePlan) -> None:
         builder, regions = self.builder, dict(self.regions)
-        memory = builder.near if near else builder.memory
-        twice = self._twice() if near else None
+        if plan.hidden:
+            self._hidden.stripe(rows)
+            return
+        memory = builder.near if plan.near else builder.memory
+        twice = self._twice() if plan.near else None
         if twice is not None:
             regions[twice.source] = self._copied(twice, rows)
         held: Region | None = None
@@ -172,23 +179,39 @@ class NearStripes:
         builder.wait()
         return Region(address, pitch, source.beats, source.beat, source.zeros, first)
 
+    @property
+    def _hidden(self) -> HiddenCodes:
+        return HiddenCodes(self.stages, self.builder, self.result, self.regions)
+
     # Choice
 
     def plan(self) -> StripePlan | None:
         """The way to go, or None where it does not fit, or costs more than results in external memory."""
-        constants = self.constants()
-        if self.rows < 2 or constants is None:
+        if self.rows < 2:
             return None
-        room = self.builder.near.room - copies_bytes(constants)
-        most = bisect_right(range(1, self.rows + 1), room, key=self._bytes)
-        if not most:
-            return None
-        even = max(height for height in range(1, most + 1) if self.rows % height == 0)
-        plans = [StripePlan(height, constants) for height in dict.fromkeys((even, most))]
+        plans = [*self._near_plans(), *self._hidden_plans()]
         costs = [(cost, plan) for plan in plans if (cost := self.cost(plan)) is not None]
         cost, plan = min(costs, key=lambda one: one[0], default=(None, None))
         other = self.cost_of_external()
         return None if cost is None or (other is not None and other <= cost) else plan
+
+    def _near_plans(self) -> list[StripePlan]:
+        constants = self.constants()
+        if constants is None:
+            return []
+        room = self.builder.near.room - copies_bytes(constants)
+        most = bisect_right(range(1, self.rows + 1), room, key=self._bytes)
+        if not most:
+            return []
+        even = max(height for height in range(1, most + 1) if self.rows % height == 0)
+        return [StripePlan(height, constants) for height in dict.fromkeys((even, most))]
+
+    def _hidden_plans(self) -> list[StripePlan]:
+        most = self._hidden.tokens_max if is_mlp(self.stages) else 0
+        if not most:
+            return []
+        # As few stripes as there can be, and these about equal.
+        return [StripePlan(-(-self.rows // -(-self.rows // most)), (), hidden=True)]
 
     def constants(self, *, near: bool = True) -> tuple[Span, ...] | None:
         """What a stripe reads again, or None where near memory does not hold the shortest."""
@@ -210,7 +233,8 @@ class NearStripes:
         layers = [stage.main.operation for stage in self.stages if isinstance(stage.main.operation, QuantizedLayer)]
         with self.builder.trial():
             load = max((layer_passes(self.builder, layer).load for layer in layers), default=0)
-        copies, *stripes = (estimate(commands, self.builder.preset, load) for commands in lowered)
+        preset, in_turns = self.builder.preset, is_mlp(self.stages)
+        copies, *stripes = (estimate(commands, preset, load, in_turns=in_turns) for commands in lowered)
         return copies + sum(stripes[:-1]) + stripes[-1] * (self.rows / plan.height - len(stripes) + 1)
 
     def _lowered(self, plan: StripePlan) -> list[list[Command]] | None:
@@ -222,7 +246,7 @@ class NearStripes:
                 hold_constants(builder, plan.constants)
                 ends.append(len(builder.commands))
                 for start in range(0, min(2 * plan.height, self.rows), plan.height):
-                    self._stripe(Rows(start, min(start + plan.height, self.rows)), near=plan.near)
+                    self._stripe(Rows(start, min(start + plan.height, self.rows)), plan)
                     ends.append(len(builder.commands))
             except RoomError:
                 return None

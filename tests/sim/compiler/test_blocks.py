@@ -40,7 +40,9 @@ def test_weights_stay_where_they_are_read_once_or_find_no_room() -> None:
 def test_codes_of_long_tokens_are_kept() -> None:
     """3 x 3 convolution of 256 channels: 14 tokens would fill the buffer, which a LOAD takes longer than."""
     choice = choose_blocks(
-        FULL, size(words=72, passes=72, columns=8, value_cycles=288, value_beats=288), FULL.near_bytes
+        FULL,
+        size(words=72, passes=72, columns=8, value_cycles=288, value_beats=288, weight_bytes=288 << 10),
+        FULL.near_bytes,
     )
     assert choice.kept == choice.tokens > 64
     assert choice.words * choice.tokens <= FULL.block_words
@@ -109,3 +111,12 @@ def test_no_result_of_a_step_lies_in_near_memory(program: Program) -> None:
 def test_words_of_less_than_a_beat_are_refused() -> None:
     with pytest.raises(UserError, match="more rows"):
         choose_blocks(replace(FULL, rows=16), size(), 0)
+
+
+def test_kept_codes_leave_room_for_weights_that_passes_share() -> None:
+    convolution = {"words": 72, "passes": 72, "columns": 8, "value_cycles": 288, "value_beats": 288}
+    convolution["weight_bytes"] = 288 << 10
+    alone, shared = (choose_blocks(FULL, size(**convolution, shared=unit), FULL.near_bytes) for unit in (0, 2))
+    assert FULL.near_bytes - alone.kept * 72 * 32 < 2 * 3 * 1024
+    assert shared.words == 6
+    assert FULL.near_bytes - shared.kept * 72 * 32 >= 2 * 3 * 1024
