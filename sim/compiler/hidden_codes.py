@@ -117,7 +117,8 @@ class HiddenCodes:
         if not most:
             return 0
         # Weights that two passes share have a room of their own, if that leaves any tokens.
-        return min(most, (room - shared_bytes(self._layer(1), self._blocks(most).words, preset)) // each) or most
+        left = room - shared_bytes(self._layer(1), self._blocks(most).words, preset)
+        return min(most, max(left, 0) // each) or most
 
     def stripe(self, rows: Rows) -> None:
         """These tokens of the result. Raises RoomError where near memory is too small."""
