@@ -65,7 +65,9 @@ class SameParts(Generic[Part]):
         ]
         at = 0
         while at < len(made):
-            stop = at + even(distances[at:])
+            # A READ of two memories of which one stays is another command for every part.
+            alike = at + 1 < len(made) and _strides(made[at][1]) == _strides(made[at + 1][1])
+            stop = at + (even(distances[at:]) if alike else 1)
             self._rolled([one for _, commands in made[at:stop] for one in commands], stop - at)
             at = stop
 
@@ -95,11 +97,22 @@ class SameParts(Generic[Part]):
 
     @staticmethod
     def _moved(commands: list[Command], shifts: list[Shift]) -> list[Command]:
+        def shift_at(address: int) -> int:
+            return next((shift for first, stop, shift in shifts if first <= address < stop), 0)
+
         def moved(command: Command) -> Command:
-            if command.opcode in (Opcode.READ, Opcode.WRITE):
-                for first, stop, shift in shifts:
-                    if first <= command.address < stop:
-                        return replace(command, address=command.address + shift)
-            return command
+            if command.opcode not in (Opcode.READ, Opcode.WRITE):
+                return command
+            shift = shift_at(command.address)
+            # A loop of two rounds may lead from one operand to the other, which moves by a distance of its own.
+            a, b, c = (
+                stride + shift_at(command.address + stride) - shift if count == 2 else stride
+                for count, stride in zip(command.counts[1:], command.strides, strict=True)
+            )
+            return replace(command, address=command.address + shift, strides=(a, b, c))
 
         return [moved(command) for command in commands]
+
+
+def _strides(commands: Sequence[Command]) -> list[tuple[int, ...]]:
+    return [command.strides for command in commands]
