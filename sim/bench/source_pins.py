@@ -3,6 +3,7 @@
 from typing import Any
 
 from amaranth.hdl import Module
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hdl.machine.jobs import ADDRESS_BITS
@@ -28,14 +29,8 @@ def port_of_memory(m: Module, pins: Any, machine: Any, preset: MachinePreset) ->
     if not hasattr(pins, "o_source_valid"):
         return machine.memory
     m.submodules.image_source = unit = ImageSource(machine.memory.signature)
+    wiring.connect(m, machine.memory, unit.port)
     m.d.comb += [
-        unit.port.request.payload.eq(machine.memory.request.payload),
-        unit.port.request.valid.eq(machine.memory.request.valid),
-        machine.memory.request.ready.eq(unit.port.request.ready),
-        machine.memory.response.payload.eq(unit.port.response.payload),
-        machine.memory.response.valid.eq(unit.port.response.valid),
-        unit.port.response.ready.eq(1),
-        machine.memory.error.eq(unit.port.error),
         unit.image.eq(pins.writable >> (preset.beat_bytes.bit_length() - 1)),
         pins.o_source_valid.eq(unit.source.valid),
         pins.o_source_address.eq(unit.source.payload),
