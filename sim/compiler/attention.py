@@ -469,7 +469,7 @@ class AttentionLowering:
                         Pass(
                             codebook=first_book + run,
                             scale=scales[1 - high + len(books) - 1 - run],
-                            weights=nibble + number * preset.rows * preset.columns // 2,
+                            weights=nibble + number * preset.pass_bytes,
                             word=((q_tile - begin) * planes + (run if planes == 2 else 0)) * of_tile + part,
                         )
                     )
@@ -481,7 +481,7 @@ class AttentionLowering:
             columns=tiles,
             scale_pitch=preset.columns * 2,
             bias_pitch=0,
-            weight_pitch=len(blocks) * preset.rows * preset.columns // 2,
+            weight_pitch=len(blocks) * preset.pass_bytes,
             load=load_cycles(books, preset),
         )
 

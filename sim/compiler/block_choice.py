@@ -47,8 +47,7 @@ class BlockChoice:
 
 def operand_beats(preset: MachinePreset) -> int:
     """Beats of a pass: weights, a scale, and three commands."""
-    weights = preset.rows * preset.columns // 2
-    return -(-(weights + preset.columns * 2 + 3 * COMMAND_BYTES) // preset.beat_bytes)
+    return -(-(preset.pass_bytes + preset.columns * 2 + 3 * COMMAND_BYTES) // preset.beat_bytes)
 
 
 def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_near: bool) -> float:
@@ -59,9 +58,9 @@ def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_nea
     results = size.tokens * size.columns * preset.columns * 2 // preset.beat_bytes
     external = operands + value_beats + results
     if choice.kept and size.shared:
-        external -= runs // 2 * (preset.rows * preset.columns // 2) // preset.beat_bytes
+        external -= runs // 2 * preset.pass_bytes // preset.beat_bytes
     if choice.weights_near:
-        external -= runs * (preset.rows * preset.columns // 2) // preset.beat_bytes
+        external -= runs * preset.pass_bytes // preset.beat_bytes
         external += size.weight_bytes // preset.beat_bytes
     if not choice.kept:
         return max(array, operands + value_cycles, EXTERNAL_CYCLES * external)
@@ -101,7 +100,7 @@ def _kept(preset: MachinePreset, size: LayerSize, near_room: int) -> Iterator[tu
 
 def shared_half(preset: MachinePreset, size: LayerSize, words: int) -> int:
     """Bytes of the weights of so many words of a token that passes share."""
-    return size.passes * words // size.words // 2 * (preset.rows * preset.columns // 2) if size.shared else 0
+    return size.passes * words // size.words // 2 * preset.pass_bytes if size.shared else 0
 
 
 def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> BlockChoice:

@@ -78,7 +78,6 @@ def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:
         builder.constant(pack_weights(padded(nibble, outputs, inputs), preset))
         for nibble in weight_nibbles(layer.weight, layer.weight_planes)
     ]
-    block_bytes = preset.rows * preset.columns // 2
     scale = padded(form.scale, len(form.scale), outputs).reshape(len(form.scale), tiles, preset.columns)
     scale_address = builder.constant(np.ascontiguousarray(scale.transpose(1, 0, 2)).astype("<u2").tobytes())
     passes = []
@@ -92,7 +91,7 @@ def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:
                     Pass(
                         codebook=first_book + distinct.index(books[index]),
                         scale=scale_address + index * preset.columns * 2,
-                        weights=weights[nibble] + (tile * blocks + block) * block_bytes,
+                        weights=weights[nibble] + (tile * blocks + block) * preset.pass_bytes,
                         word=(tile * planes + (plane if planes == 2 else 0)) * blocks + block,
                     )
                 )
@@ -104,7 +103,7 @@ def layer_passes(builder: Builder, layer: QuantizedLayer) -> Passes:
         columns=tiles,
         scale_pitch=len(form.scale) * preset.columns * 2,
         bias_pitch=preset.columns * 4,
-        weight_pitch=inputs // preset.rows * block_bytes,
+        weight_pitch=inputs // preset.rows * preset.pass_bytes,
         load=load_cycles(distinct, preset),
     )
 

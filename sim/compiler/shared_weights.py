@@ -15,11 +15,6 @@ from sim.contract.layer import QuantizedLayer
 from sim.machine.presets import MachinePreset
 
 
-def block_bytes(preset: MachinePreset) -> int:
-    """Of the weights of a pass."""
-    return preset.rows * preset.columns // 2
-
-
 def shared_unit(layer: QuantizedLayer, preset: MachinePreset) -> int:
     """Words of a K tile of a token, 0 where no weights are those of two passes."""
     return layer.encoder.code_planes * TILE_CHANNELS // preset.rows if layer.level_planes == 2 else 0
@@ -30,7 +25,7 @@ def shared_bytes(layer: QuantizedLayer, words: int, preset: MachinePreset) -> in
     unit = shared_unit(layer, preset)
     if not unit or words % unit:
         return 0
-    return 2 * words // unit * layer.weight_planes * (TILE_CHANNELS // preset.rows) * block_bytes(preset)
+    return 2 * words // unit * layer.weight_planes * (TILE_CHANNELS // preset.rows) * preset.pass_bytes
 
 
 def _distinct(passes: Sequence[Pass]) -> list[int]:
@@ -48,7 +43,7 @@ class SharedWeights:
 
     def bring(self, passes: Sequence[Pass], tile: int, half: int, part: tuple[int, int, int]) -> None:
         """The weights of a block's passes on a column tile, of which part[0]..part[1] of part[2] equal shares."""
-        distinct, size = _distinct(passes), block_bytes(self.builder.preset)
+        distinct, size = _distinct(passes), self.builder.preset.pass_bytes
         first, stop, shares = part
         numbers = range(first * len(distinct) // shares, stop * len(distinct) // shares)
         place = self._half(half) + numbers.start * size
@@ -58,7 +53,7 @@ class SharedWeights:
 
     def moved(self, one: Pass, passes: Sequence[Pass], tile: int, half: int) -> Pass:
         """A pass of this block with its weights there."""
-        place = self._half(half) + _distinct(passes).index(one.weights) * block_bytes(self.builder.preset)
+        place = self._half(half) + _distinct(passes).index(one.weights) * self.builder.preset.pass_bytes
         return replace(one, weights=place - tile * self.layer.weight_pitch)
 
     def _half(self, half: int) -> int:

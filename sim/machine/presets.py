@@ -48,6 +48,11 @@ class MachinePreset:
         """Bytes of one transfer of memory: `lanes` wide values."""
         return 2 * self.lanes
 
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes of the weights of a pass: a nibble for every table of the array."""
+        return self.rows * self.columns // 2
+
 
 PRESETS: Final = {
     preset.name: preset
