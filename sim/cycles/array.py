@@ -81,7 +81,8 @@ class _Position:
 class ArrayTime:
     """Operands arrive in the order of the program; a RUN is over when its last operand has come and its tokens passed.
 
-    results: where they go. blocks: where codes come from. steps: of the codebooks, by number. passes, run_cycles: RUNs
+    results: where they go. blocks: where codes come from. steps: of the codebooks, by number. run_start: of the latest
+    RUN. passes, run_cycles: RUNs
     so far, and their tokens: what the array would take if nothing else did. load_cycles, softmax_cycles,
     position_cycles: the same of the loader, the softmax and the position unit.
     """
@@ -93,7 +94,7 @@ class ArrayTime:
         self._results, self._blocks = results, blocks
         self._due = False  # a RUN has its operands, not its codes
         self._commands: deque[_Active] = deque()
-        self._free = self._run_start = 0.0  # of the sequencer: idle; its last RUN began
+        self._free = self.run_start = 0.0  # _free: the sequencer is idle
         self._scales = self._load = 0.0  # taken; the LOAD's last step
         self._row_group = 0
         self._position: _Position | None = None
@@ -107,7 +108,7 @@ class ArrayTime:
     def before(self, command: Command, payloads: int) -> Taking:
         """How the payloads of a READ or SEND are taken."""
         if command.port == Port.ARRAY_COMMAND:
-            return Taking(self._run_start + 1)
+            return Taking(self.run_start + 1)
         if command.port == Port.CODE_BLOCK:
             return Taking(self._blocks.free())
         if command.port == Port.POSITION_VALUES and self._position is not None:
@@ -200,7 +201,7 @@ class ArrayTime:
         """The last token of the RUN due next passes at `end`."""
         active = self._commands[0]
         fields, queries = active.fields, active.fields["queries"]
-        self._run_start = self._loaded() - 1
+        self.run_start = self._loaded() - 1
         self._free = max(end + 1, self._loaded() + delays.SHORTEST_RUN)
         self.passes += 1
         self.run_cycles += queries

@@ -98,8 +98,8 @@ class Delays:
 
     @property
     def weights_taken(self) -> int:
-        """From the first step of a row group until its weights have left their register."""
-        return self.column_groups + 3
+        """From the first step of a row group until its weights leave their register, as the next ones may enter."""
+        return self.column_groups + 2
 
     @property
     def scale_taken(self) -> int:

@@ -234,7 +234,9 @@ class Timeline:
         first = max(entered + 1, taking.gate)
         final = payloads - (-(-payloads // per_beat) - 1) * per_beat  # payloads of the last beat that counts
         end = max(first + payloads * taking.interval - 1, last + 1 + (final - 1) * taking.interval, taking.last)
-        delivered = max(end - final * taking.interval, entered, last)
+        # The last beat enters the register behind the payloads of the one before it.
+        behind = end - final * taking.interval if payloads > per_beat else 0.0
+        delivered = max(behind, entered, last)
         self._registers[NARROW] = self._hand_over(command, payloads, end, first)
         return delivered
 
