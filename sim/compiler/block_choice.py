@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from sim.compiler.estimate import EXTERNAL_CYCLES
 from sim.compiler.memory import aligned
+from sim.compiler.shared_weights import SharedUnit
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES
 from sim.machine.presets import MachinePreset
@@ -19,8 +20,8 @@ from sim.machine.presets import MachinePreset
 class LayerSize:
     """Of a dense layer. words: of codes of a token. passes: of a column tile. columns: column tiles. load: cycles of a
     LOAD. weight_bytes: all of its weights. value_cycles: of the reader for the values of a token; value_beats: of
-    memory. shared: words of a K tile whose weights are all those of two passes and come near by the block of codes
-    (sim.compiler.shared_weights); 0 where they do not."""
+    memory. shared: of weights that are all those of two passes and come near by the block of codes; None where they do
+    not."""
 
     name: str
     tokens: int
@@ -31,7 +32,7 @@ class LayerSize:
     weight_bytes: int
     value_cycles: int
     value_beats: int
-    shared: int = 0
+    shared: SharedUnit | None = None
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,16 @@ def _cost(preset: MachinePreset, size: LayerSize, choice: BlockChoice, codes_nea
     return max(value_cycles, codes) + max(array, operands + again, EXTERNAL_CYCLES * external)
 
 
-def kept_blocks(preset: MachinePreset, tokens: int, words: int, unit: int = 0) -> BlockChoice:
+def kept_blocks(preset: MachinePreset, tokens: int, words: int, shared: SharedUnit | None = None) -> BlockChoice:
     """Blocks of as many of these tokens as the array takes, from codes of so many words in memory.
 
-    unit: of blocks that hold whole units of words, an even number of them, since rooms for their weights take turns; 0
-    for any.
+    shared: blocks hold whole K tiles, and there is an even number of them, since rooms for their weights take turns.
     """
     count = min(preset.token_depth, tokens, preset.block_words)
     fitting = min(words, preset.block_words // count)
-    if unit and fitting > unit:
-        units = range(fitting // unit, 0, -1)
-        fitting = unit * next((one for one in units if -(-words // (one * unit)) % 2 == 0), units[0])
+    if shared and fitting > shared.words:
+        unit, tiles = shared.words, range(fitting // shared.words, 0, -1)
+        fitting = unit * next((one for one in tiles if -(-words // (one * unit)) % 2 == 0), tiles[0])
     return BlockChoice(count, fitting, count)
 
 
@@ -91,16 +91,11 @@ def _kept(preset: MachinePreset, size: LayerSize, near_room: int) -> Iterator[tu
         if not limit:
             continue
         choice = kept_blocks(preset, min(limit, size.tokens), size.words, size.shared)
-        left = near_room - 2 * shared_half(preset, size, choice.words)
+        left = near_room - (size.shared.rooms(choice.words) if size.shared else 0)
         if near and 0 < left // pitch < choice.kept:
             # Room for weights, too: fewer tokens in blocks of as many words.
             choice = replace(choice, kept=left // pitch, tokens=min(choice.tokens, left // pitch))
         yield choice, near
-
-
-def shared_half(preset: MachinePreset, size: LayerSize, words: int) -> int:
-    """Bytes of the weights of so many words of a token that passes share."""
-    return size.passes * words // size.words // 2 * preset.pass_bytes if size.shared else 0
 
 
 def choose_blocks(preset: MachinePreset, size: LayerSize, near_room: int) -> BlockChoice:

@@ -17,7 +17,7 @@ from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, writ
 from sim.compiler.memory import aligned
 from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
 from sim.compiler.results import Results
-from sim.compiler.shared_weights import SharedWeights, shared_bytes, shared_unit
+from sim.compiler.shared_weights import SharedWeights, shared_unit
 from sim.contract.layer import QuantizedLayer
 from sim.machine.commands import Command
 from sim.machine.ports import Port
@@ -184,7 +184,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         name=layer.name,
         tokens=values.count,
         words=passes.words,
-        shared=0 if held else shared_unit(layer, preset),
+        shared=None if held else shared_unit(layer, preset),
         passes=len(passes.passes),
         columns=passes.columns,
         load=passes.load,
@@ -205,10 +205,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
         for address in copies.values():
             builder.give_back(address)
         return
-    room_bytes = 0 if held else shared_bytes(layer, choice.words, preset)
-    shared = None
-    if 0 < room_bytes <= builder.near.room - aligned(choice.kept * plan.pitch):
-        shared = SharedWeights(builder, passes, builder.near.take(room_bytes), room_bytes)
+    shared = SharedWeights.room(builder, passes, size.shared, choice.words, spare=aligned(choice.kept * plan.pitch))
     for begin in range(0, values.count, choice.kept):
         count = min(choice.kept, values.count - begin)
         room = builder.take_near_first(count * plan.pitch)

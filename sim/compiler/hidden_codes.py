@@ -20,7 +20,7 @@ from sim.compiler.fuse import Fused
 from sim.compiler.passes import layer_passes
 from sim.compiler.region import Region
 from sim.compiler.results import Results
-from sim.compiler.shared_weights import SharedWeights, shared_bytes, shared_unit
+from sim.compiler.shared_weights import SharedWeights, shared_unit
 from sim.compiler.stripes import Rows
 from sim.compiler.vector import begin_norm, lower_residual, set_activation
 from sim.contract.activation_table import ActivationTable
@@ -117,7 +117,8 @@ class HiddenCodes:
         if not most:
             return 0
         # Weights that two passes share have a room of their own, if that leaves any tokens.
-        left = room - shared_bytes(self._layer(1), self._blocks(most).words, preset)
+        shared = shared_unit(self._layer(1), preset)
+        left = room - (shared.rooms(self._blocks(most).words) if shared else 0)
         return min(most, max(left, 0) // each) or most
 
     def stripe(self, rows: Rows) -> None:
@@ -187,10 +188,7 @@ class HiddenCodes:
         layer = layer_passes(builder, self._layer(1))
         commands = PassCommands(builder, layer)
         choice = self._blocks(count)
-        size = shared_bytes(self._layer(1), choice.words, builder.preset)
-        shared = None
-        if 0 < size <= builder.near.room:
-            shared = SharedWeights(builder, layer, builder.near.take(size), size)
+        shared = SharedWeights.room(builder, layer, shared_unit(self._layer(1), builder.preset), choice.words)
         results, copy = room, room + count * width
         for tile in range(layer.columns):
             first = tile * width // beat

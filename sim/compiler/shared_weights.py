@@ -6,6 +6,7 @@ there. Two rooms take turns.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from sim.compiler.builder import Builder
 from sim.compiler.near_constants import merged
@@ -15,17 +16,24 @@ from sim.contract.layer import QuantizedLayer
 from sim.machine.presets import MachinePreset
 
 
-def shared_unit(layer: QuantizedLayer, preset: MachinePreset) -> int:
-    """Words of a K tile of a token, 0 where no weights are those of two passes."""
-    return layer.encoder.code_planes * TILE_CHANNELS // preset.rows if layer.level_planes == 2 else 0
+@dataclass(frozen=True)
+class SharedUnit:
+    """A K tile of a layer whose passes share weights. words: of a token; bytes: of the weights of a column tile."""
+
+    words: int
+    bytes: int
+
+    def rooms(self, words: int) -> int:
+        """Bytes of both rooms for the weights of blocks of so many words of a token; 0 where they are no K tiles."""
+        return 0 if words % self.words else 2 * words // self.words * self.bytes
 
 
-def shared_bytes(layer: QuantizedLayer, words: int, preset: MachinePreset) -> int:
-    """Of both rooms for the weights of blocks of so many words of a token; 0 where passes share none."""
-    unit = shared_unit(layer, preset)
-    if not unit or words % unit:
-        return 0
-    return 2 * words // unit * layer.weight_planes * (TILE_CHANNELS // preset.rows) * preset.pass_bytes
+def shared_unit(layer: QuantizedLayer, preset: MachinePreset) -> SharedUnit | None:
+    """None where no weights are those of two passes."""
+    if layer.level_planes != 2:
+        return None
+    blocks = TILE_CHANNELS // preset.rows
+    return SharedUnit(layer.encoder.code_planes * blocks, layer.weight_planes * blocks * preset.pass_bytes)
 
 
 def _distinct(passes: Sequence[Pass]) -> list[int]:
@@ -40,6 +48,12 @@ class SharedWeights:
     layer: Passes
     address: int
     size: int
+
+    @classmethod
+    def room(cls, builder: Builder, passes: Passes, unit: SharedUnit | None, words: int, spare: int = 0) -> Self | None:
+        """Room for those of blocks of so many words; None where there is none beside `spare` bytes of near memory."""
+        size = 0 if unit is None else unit.rooms(words)
+        return cls(builder, passes, builder.near.take(size), size) if 0 < size <= builder.near.room - spare else None
 
     def bring(self, passes: Sequence[Pass], tile: int, half: int, part: tuple[int, int, int]) -> None:
         """The weights of a block's passes on a column tile, of which part[0]..part[1] of part[2] equal shares."""

@@ -82,9 +82,8 @@ class ArrayTime:
     """Operands arrive in the order of the program; a RUN is over when its last operand has come and its tokens passed.
 
     results: where they go. blocks: where codes come from. steps: of the codebooks, by number. run_start: of the latest
-    RUN. passes, run_cycles: RUNs
-    so far, and their tokens: what the array would take if nothing else did. load_cycles, softmax_cycles,
-    position_cycles: the same of the loader, the softmax and the position unit.
+    RUN. passes, run_cycles: RUNs so far, and their tokens: what the array would take if nothing else did. load_cycles,
+    softmax_cycles, position_cycles: the same of the loader, the softmax and the position unit.
     """
 
     def __init__(

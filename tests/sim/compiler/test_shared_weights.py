@@ -9,7 +9,7 @@ import pytest
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.compile import Layer, Program, compile_encoder
 from sim.compiler.run import run_encoder
-from sim.compiler.shared_weights import shared_bytes
+from sim.compiler.shared_weights import SharedUnit, shared_unit
 from sim.compiler.traffic import moved
 from sim.cycles.model import rolled_out
 from sim.machine.commands import COMMAND_BYTES, Opcode
@@ -55,7 +55,7 @@ def test_results_are_golden(program: Program, toy_sam_vit: Any) -> None:
 
 @pytest.mark.parametrize(("tokens", "words", "expected"), [(110, 72, 6), (179, 40, 4), (512, 72, 2), (900, 72, 2)])
 def test_blocks_are_an_even_number_of_k_tiles(tokens: int, words: int, expected: int) -> None:
-    choice = kept_blocks(FULL, tokens, words, 2)
+    choice = kept_blocks(FULL, tokens, words, SharedUnit(2, 1024))
     assert choice.words == expected
     assert choice.words * choice.tokens <= FULL.block_words
     assert -(-words // choice.words) % 2 == 0
@@ -64,4 +64,4 @@ def test_blocks_are_an_even_number_of_k_tiles(tokens: int, words: int, expected:
 def test_one_codebook_shares_nothing(toy_sam_vit: Any) -> None:
     operations = toy_sam_vit.parameters.operations
     lin1 = next(one for name, one in operations.items() if name.endswith("lin1"))
-    assert shared_bytes(lin1, 4, FULL) == 0
+    assert shared_unit(lin1, FULL) is None
