@@ -124,6 +124,16 @@ class Builder:
         self.write_block(Port.COPIED, target, size)
         self.nests(Opcode.READ, Port.COPY, [(Nest(source, ((size // self.beat, self.beat),)), 0)])
 
+    def bring(self, addresses: NDArray[np.int64]) -> int:
+        """Beats at these addresses, any shape, to near memory, side by side in this order: where they are, once a WAIT
+        is over that comes with it. Raises RoomError where there is no room."""
+        size = addresses.size * self.beat
+        place = self.near.take(size)
+        self.write_block(Port.COPIED, place, size)
+        self.read(Port.COPY, addresses)
+        self.wait()
+        return place
+
     def send(self, port: Port, **fields: int) -> None:
         """SEND one record."""
         # Packing takes far longer than looking up, and most records are sent over and over.

@@ -15,7 +15,7 @@ from sim.compiler.builder import Builder
 from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
 from sim.compiler.encode import Codes, Values, plan_codes, prepare_encoder, write_codes
 from sim.compiler.memory import aligned
-from sim.compiler.passes import Pass, Passes, array_command, copy_weights, layer_passes, moved
+from sim.compiler.passes import Pass, Passes, array_command, copy_weights, from_copies, layer_passes
 from sim.compiler.results import Results
 from sim.compiler.shared_weights import SharedWeights, shared_unit
 from sim.contract.layer import QuantizedLayer
@@ -194,7 +194,7 @@ def lower_dense(builder: Builder, layer: QuantizedLayer, values: Values, results
     )
     choice = choose_blocks(preset, size, builder.near.room)
     copies = copy_weights(builder, passes) if choice.weights_near and not held else {}
-    passes = replace(passes, passes=tuple(moved(one, copies, passes.planes) for one in passes.passes))
+    passes = replace(passes, passes=tuple(from_copies(one, copies, passes.planes) for one in passes.passes))
     commands = PassCommands(builder, passes)
     prepare_encoder(builder, plan)
     if not choice.kept:

@@ -30,7 +30,6 @@ from sim.contract.layer import QuantizedLayer
 from sim.contract.layer_norm import LayerNorm
 from sim.contract.residual import Residual
 from sim.machine.commands import Command
-from sim.machine.ports import Port
 
 TRIED_TOKENS: Final = 32
 """Tokens of a stripe that is lowered to see which constants it reads."""
@@ -172,12 +171,8 @@ class NearStripes:
     def _copied(self, view: View, rows: Rows) -> Region:
         builder, source = self.builder, self.regions[view.source]
         first, stop = (row * view.tokens // self.rows for row in (rows.start, rows.stop))
-        pitch = source.beats * source.beat
-        address = builder.near.take((stop - first) * pitch)
-        builder.write_block(Port.COPIED, address, (stop - first) * pitch)
-        builder.read(Port.COPY, source.of_tokens(np.arange(first, stop)))
-        builder.wait()
-        return Region(address, pitch, source.beats, source.beat, source.zeros, first)
+        address = builder.bring(source.of_tokens(np.arange(first, stop)))
+        return Region(address, source.beats * source.beat, source.beats, source.beat, source.zeros, first)
 
     @property
     def _hidden(self) -> HiddenCodes:

@@ -128,20 +128,19 @@ class NearWindows:
 
     def _room(self, tokens: int, channels: int, pitch: int | None = None) -> Region:
         """Of near memory, for tokens that count from 0."""
+        pitch = pitch or -(-channels // self.builder.preset.lanes) * self.builder.beat
+        return self._region(self.builder.near.take(tokens * pitch), channels, pitch)
+
+    def _region(self, address: int, channels: int, pitch: int) -> Region:
         builder = self.builder
-        beats = -(-channels // builder.preset.lanes)
-        pitch = pitch or beats * builder.beat
-        return Region(builder.near.take(tokens * pitch), pitch, beats, builder.beat, builder.zeros)
+        return Region(address, pitch, -(-channels // builder.preset.lanes), builder.beat, builder.zeros)
 
     def _copied(self, part: Windows) -> Region:
         """The windows one behind the other, padding and all."""
         builder, view = self.builder, self.chain.cut
         token = np.array(part)[:, None] * self.chain.pixels.shape[1] + np.arange(self.chain.pixels.shape[1])
-        held = self._room(token.size, view.channels)
-        builder.write_block(Port.COPIED, held.address, token.size * held.pitch)
-        builder.read(Port.COPY, self.regions[view.source].of_view(view, token.reshape(-1)))
-        builder.wait()
-        return held
+        beats = self.regions[view.source].of_view(view, token.reshape(-1))
+        return self._region(builder.bring(beats), view.channels, beats.shape[1] * builder.beat)
 
     # Attention
 

@@ -125,7 +125,7 @@ def copy_weights(builder: Builder, layer: Passes) -> dict[int, int]:
     return copies
 
 
-def moved(one: Pass, copies: dict[int, int], planes: tuple[tuple[int, int], ...]) -> Pass:
+def from_copies(one: Pass, copies: dict[int, int], planes: tuple[tuple[int, int], ...]) -> Pass:
     """A pass with its weights where they have been copied to."""
     for address, size in planes:
         if address in copies and address <= one.weights < address + size:

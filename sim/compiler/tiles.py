@@ -168,16 +168,9 @@ class Tiles:
 
     def _copied(self, builder: Builder, view: View, window: Window, source: Region) -> WindowRegion:
         """A window of a tensor, brought near."""
-        size = window.pixels * source.beats * source.beat
-        copy = WindowRegion(
-            *(builder.near.take(size), source.beats * source.beat, source.beats, source.beat, source.zeros),
-            window=window,
-            columns=view.shape[1],
-        )
-        builder.write_block(Port.COPIED, copy.address, size)
-        builder.read(Port.COPY, source.of_tokens(window.tokens(view.shape[1])))
-        builder.wait()
-        return copy
+        address, pitch = builder.bring(source.of_tokens(window.tokens(view.shape[1]))), source.beats * source.beat
+        place = (address, pitch, source.beats, source.beat, source.zeros)
+        return WindowRegion(*place, window=window, columns=view.shape[1])
 
     def _near(self, builder: Builder, stage: Fused, window: Window, held: WindowRegion | None) -> WindowRegion:
         node, pitch = stage.main, self._pitch(stage)
