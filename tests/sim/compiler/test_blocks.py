@@ -22,7 +22,14 @@ FULL = PRESETS["full"]
 
 def size(**changes: int) -> LayerSize:
     """128 to 512 channels, codes of one nibble, on a map of 64 x 64."""
-    fields = {"tokens": 4096, "words": 2, "passes": 2, "columns": 16, "load": 70, "weight_bytes": 1 << 15}
+    fields: dict[str, Any] = {
+        "tokens": 4096,
+        "words": 2,
+        "passes": 2,
+        "columns": 16,
+        "load": 70,
+        "weight_bytes": 1 << 15,
+    }
     return LayerSize(name="layer", **(fields | {"value_cycles": 16, "value_beats": 16} | changes))
 
 
