@@ -11,6 +11,7 @@ from sim.compiler.block_choice import LayerSize, choose_blocks
 from sim.compiler.builder import Builder
 from sim.compiler.code_blocks import CodeBlock, run_blocks
 from sim.compiler.compile import Program, compile_encoder
+from sim.compiler.shared_weights import SharedUnit
 from sim.contract.errors import UserError
 from sim.machine.commands import COMMAND_BYTES, Opcode
 from sim.machine.ports import Port
@@ -123,7 +124,10 @@ def test_words_of_less_than_a_beat_are_refused() -> None:
 def test_kept_codes_leave_room_for_weights_that_passes_share() -> None:
     convolution = {"words": 72, "passes": 72, "columns": 8, "value_cycles": 288, "value_beats": 288}
     convolution["weight_bytes"] = 288 << 10
-    alone, shared = (choose_blocks(FULL, size(**convolution, shared=unit), FULL.near_bytes) for unit in (0, 2))
+    unit = SharedUnit(2, FULL.pass_bytes)
+    alone, shared = (
+        choose_blocks(FULL, replace(size(**convolution), shared=one), FULL.near_bytes) for one in (None, unit)
+    )
     assert FULL.near_bytes - alone.kept * 72 * 32 < 2 * 3 * 1024
     assert shared.words == 6
     assert FULL.near_bytes - shared.kept * 72 * 32 >= 2 * 3 * 1024
