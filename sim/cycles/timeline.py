@@ -81,6 +81,7 @@ class Timeline:
         self._jobs: deque[float] = deque([0.0] * delays.JOBS_DEPTH, maxlen=delays.JOBS_DEPTH)
         self._delivery = 0.0  # the last beat of the job before was taken
         self._registers = [0.0, 0.0, 0.0]
+        self._scale = 0.0  # the register that a scale of several beats waits in is free
         self._requested = 0
         self._first = self._last = 0.0  # requests of the READ in progress
         self._delivered: deque[_Delivered] = deque(maxlen=2 * delays.READ_DEPTH)
@@ -247,7 +248,12 @@ class Timeline:
         interval = max(parts, taking.interval)
         end = max(first + (payloads - 1) * interval, last + 1)
         delivered = max(end - interval if payloads > 1 else 0.0, entered + parts - 1, last)
-        self._registers[WIDE] = self._hand_over(command, payloads, end, first)
+        if command.port == Port.SCALE:
+            # It waits for the bias in a register of its own (hdl.machine.machine).
+            self._registers[WIDE] = moved = max(end, self._scale)
+            self._scale = self._hand_over(command, payloads, moved + 1, moved + 1) + 1
+        else:
+            self._registers[WIDE] = self._hand_over(command, payloads, end, first)
         return delivered
 
     def _hand_over(self, command: Command, payloads: int, end: float, first: float) -> float:
