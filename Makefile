@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/python -m demo
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 tests sim
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal sim tests
 
 formal: $(READY)
 	$(BIN)/python -m formal run
