@@ -18,6 +18,7 @@ from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
 from sim.compiler.dense import PassCommands, Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes
 from sim.compiler.heads import Heads, RowSet
+from sim.compiler.near_keys import HeadKeys, head_keys
 from sim.compiler.operand import write_operand
 from sim.compiler.passes import array_command
 from sim.compiler.position import Positions, Vectors
@@ -122,6 +123,18 @@ class AttentionLowering:
                 yield RowSet(window, head, first, min(self.block, self.tokens - first))
 
     def _run_sets(self, head: int, vectors: Vectors | None) -> None:
+        """All sets of a head, K of one large window near."""
+        channels = range(head * self.heads.width, (head + 1) * self.heads.width)
+        again = self.windows == 1 and self.block < self.tokens
+        with head_keys(self.builder, self.k, channels, self._column_tiles, again=again) as keys:
+            self._sets_of_head(head, vectors, keys)
+
+    @property
+    def _column_tiles(self) -> int:
+        """Of the keys of a window."""
+        return -(-self.tokens // self.builder.preset.columns)
+
+    def _sets_of_head(self, head: int, vectors: Vectors | None, keys: HeadKeys) -> None:
         books = self.heads.books(head)
         low = tuple(low_plane_codebook().tolist())
         wanted = books if low in books else [*books, low]
@@ -134,7 +147,7 @@ class AttentionLowering:
 
         @cache
         def scores(window: int, queries: int) -> list[Step]:
-            return self._scores(window, head, queries, books, first_book)
+            return self._scores(window, head, queries, first_book, keys)
 
         @cache
         def scoring(window: int, queries: int, number: int) -> list[Command]:
@@ -199,10 +212,11 @@ class AttentionLowering:
             )
         return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
 
-    def _scores(self, window: int, head: int, queries: int, books: list[Levels], first_book: int) -> list[Step]:
+    def _scores(self, window: int, head: int, queries: int, first_book: int, keys: HeadKeys) -> list[Step]:
         """The command with its first operands, then pass by pass: the same for any queries of a head of a window."""
         builder, preset = self.builder, self.builder.preset
-        tiles = -(-self.tokens // preset.columns)
+        books = self.heads.books(head)
+        tiles = self._column_tiles
         blocks = self.heads.row_blocks(head)
         scale = int(self.attention.array_logit_scale()[head])
         nothing = builder.constant(bytes(preset.columns * 4))
@@ -233,7 +247,7 @@ class AttentionLowering:
             builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
             if start:
                 builder.read_block(Port.BIAS, nothing, 1)
-            builder.read(Port.WEIGHTS_TURNED, self._keys(window, head, tile, block, plane))
+            builder.read(Port.WEIGHTS_TURNED, keys.turned(window, tile, block, plane))
 
         return [
             partial(step, tile, block, plane, run)
@@ -242,22 +256,6 @@ class AttentionLowering:
             for plane in range(self.k_planes)
             for run in range(len(books))
         ]
-
-    def _keys(self, window: int, head: int, tile: int, block: int, plane: int) -> NDArray[np.int64]:
-        """Addresses of the beats of K^T: a column tile of keys, a row block of channels; other heads are zeros."""
-        preset, k = self.builder.preset, self.k
-        channels = range(head * self.heads.width, (head + 1) * self.heads.width)
-        group = np.arange(tile * preset.columns // k.group, (tile + 1) * preset.columns // k.group)
-        columns = k.codes.address + window * k.window + group * k.codes.pitch
-        parts = []
-        for load in range(preset.rows // preset.loader_rows):
-            channel = block * preset.rows + load * preset.loader_rows
-            units = [
-                columns + k.half(one, plane) if one in channels else np.full_like(columns, self.builder.zeros)
-                for one in range(channel, channel + preset.loader_rows, k.unit)
-            ]
-            parts.append(np.stack(units, axis=1).reshape(-1))
-        return np.concatenate(parts)
 
     def _write_mixed(self, rows: RowSet) -> None:
         """WRITE the results of a set."""

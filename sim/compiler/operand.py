@@ -31,6 +31,14 @@ class Operand:
         tile, half = divmod(channel // self.unit, TILE_CHANNELS // HALF_TILE)
         return self.codes.plane(tile, plane) + half * CODE_BYTES // 2
 
+    def of_channels(self, channels: range) -> tuple[int, int]:
+        """Bytes from a group's first to the K tiles that hold these channels, and of all of them."""
+        first, last = (
+            channel // self.unit // (TILE_CHANNELS // HALF_TILE) for channel in (channels.start, channels.stop - 1)
+        )
+        start, stop = self.codes.plane(first, 0), self.codes.plane(last + 1, 0)
+        return start, stop - start
+
 
 def write_operand(
     builder: Builder, encoder: Encoder, values: NDArray[np.int64], planes: int, *, unit: int, kept: int, reached: int
