@@ -5,8 +5,9 @@ the array's work on another.
 """
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -14,22 +15,20 @@ from numpy.typing import NDArray
 
 from sim.compiler.block_choice import kept_blocks
 from sim.compiler.builder import Builder, Levels
-from sim.compiler.code_blocks import CodeBlock, Step, run_blocks
+from sim.compiler.code_blocks import CodeBlock, run_blocks
 from sim.compiler.dense import PassCommands, Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes
+from sim.compiler.head_commands import HeadCommands
 from sim.compiler.heads import Heads, RowSet
-from sim.compiler.near_keys import HeadKeys, head_keys
+from sim.compiler.near_keys import head_keys
 from sim.compiler.operand import write_operand
-from sim.compiler.passes import array_command
 from sim.compiler.position import Positions, Vectors
 from sim.compiler.region import Region
 from sim.contract.attention import Attention, DecomposedBias, stationary_planes
-from sim.contract.codebook import low_plane_codebook
-from sim.contract.constants import CODES, SCALE_BITS, TILE_CHANNELS
+from sim.contract.constants import CODES, TILE_CHANNELS
 from sim.contract.errors import UserError
-from sim.machine.commands import Command
 from sim.machine.ports import Port
-from sim.machine.settings import SCORE_PLANES, Phase
+from sim.machine.settings import SCORE_PLANES
 
 THRESHOLD_MAX: Final = (1 << 15) - 1
 
@@ -123,42 +122,24 @@ class AttentionLowering:
                 yield RowSet(window, head, first, min(self.block, self.tokens - first))
 
     def _run_sets(self, head: int, vectors: Vectors | None) -> None:
-        """All sets of a head, K of one large window near."""
+        """All sets of a head. Where they go through K again and again, what they read comes near, as far as it fits."""
+        builder = self.builder
         channels = range(head * self.heads.width, (head + 1) * self.heads.width)
         again = self.windows == 1 and self.block < self.tokens
-        with head_keys(self.builder, self.k, channels, self._column_tiles, again=again) as keys:
-            self._sets_of_head(head, vectors, keys)
+        with head_keys(builder, self.k, channels, -(-self.tokens // builder.preset.columns), again=again) as keys:
+            commands = HeadCommands(builder, self.heads, keys, self.v, self.tokens)
+            with commands.constants_near(self.block) if keys.held_tiles else nullcontext():
+                self._sets_of_head(head, vectors, commands)
 
-    @property
-    def _column_tiles(self) -> int:
-        """Of the keys of a window."""
-        return -(-self.tokens // self.builder.preset.columns)
-
-    def _sets_of_head(self, head: int, vectors: Vectors | None, keys: HeadKeys) -> None:
-        books = self.heads.books(head)
-        low = tuple(low_plane_codebook().tolist())
-        wanted = books if low in books else [*books, low]
-        first_book = self.builder.codebooks(wanted, self.attention.name)
-        mix_book = first_book + wanted.index(low)
-
-        @cache
-        def mixing(window: int, queries: int) -> list[Command]:
-            return self.builder.recorded(partial(self._mix_passes, window, head, queries, mix_book))
-
-        @cache
-        def scores(window: int, queries: int) -> list[Step]:
-            return self._scores(window, head, queries, first_book, keys)
-
-        @cache
-        def scoring(window: int, queries: int, number: int) -> list[Command]:
-            return self.builder.recorded(scores(window, queries)[number])
+    def _sets_of_head(self, head: int, vectors: Vectors | None, commands: HeadCommands) -> None:
+        builder = self.builder
 
         def score(window: int, queries: int, number: int) -> None:
-            self.builder.commands += scoring(window, queries, number)
+            builder.commands += commands.scoring(window, queries, number)
 
         def mix(rows: RowSet) -> None:
             self._write_mixed(rows)
-            self.builder.commands += mixing(rows.window, rows.queries)
+            builder.commands += commands.mixing(rows.window, rows.queries)
 
         def behind(rows: RowSet, before: RowSet | None, last: bool) -> None:
             self.positions.give(rows, vectors)
@@ -170,22 +151,22 @@ class AttentionLowering:
         def blocks() -> Iterator[CodeBlock]:
             sets = list(self._sets(head))
             for number, rows in enumerate(sets):
-                count = len(scores(rows.window, rows.queries))
+                count = len(commands.scores(rows.window, rows.queries))
                 steps = [partial(score, rows.window, rows.queries, step) for step in range(count)]
                 before = sets[number - 1] if number else None
                 last = number == len(sets) - 1
-                words = self._words(head, books)
+                words = self._words(head, commands.books)
                 yield CodeBlock(
                     words=rows.queries * len(words),
                     tokens=rows.queries,
-                    beats=len(words) * self.builder.preset.rows // 2 // self.builder.beat,
+                    beats=len(words) * builder.preset.rows // 2 // builder.beat,
                     feed=partial(self._stream, rows, words),
                     steps=[*steps, partial(behind, rows, before, last)],
                     period=count,
                 )
 
-        run_blocks(self.builder, blocks())
-        self.builder.roll_long()
+        run_blocks(builder, blocks())
+        builder.roll_long()
 
     def _words(self, head: int, books: list[Levels]) -> NDArray[np.int64]:
         """Bytes from a token's first code of q to the words that SCORES takes of it, group by group, run by run."""
@@ -204,59 +185,6 @@ class AttentionLowering:
         start = self.q.address + token * self.q.pitch
         builder.read(Port.CODES, start[:, None, None] + words[:, None] + beats)
 
-    def _scale(self, scale: int) -> int:
-        """Address of a payload of one scale for all columns. Raises UserError where it does not fit 16 bits."""
-        if scale >= 1 << SCALE_BITS:
-            raise UserError(
-                f"{self.attention.name}: a scale of {scale} exceeds {(1 << SCALE_BITS) - 1}; export it again"
-            )
-        return self.builder.constant(np.full(self.builder.preset.columns, scale, "<u2").tobytes())
-
-    def _scores(self, window: int, head: int, queries: int, first_book: int, keys: HeadKeys) -> list[Step]:
-        """The command with its first operands, then pass by pass: the same for any queries of a head of a window."""
-        builder, preset = self.builder, self.builder.preset
-        books = self.heads.books(head)
-        tiles = self._column_tiles
-        blocks = self.heads.row_blocks(head)
-        scale = int(self.attention.array_logit_scale()[head])
-        nothing = builder.constant(bytes(preset.columns * 4))
-
-        def command() -> None:
-            array_command(
-                builder,
-                Phase.SCORES,
-                codebook=first_book,
-                queries=queries,
-                keys=self.tokens,
-                tiles=tiles,
-                groups=len(blocks),
-                planes=self.k_planes,
-                runs=len(books),
-                first=1,
-                last=1,
-                split=1,
-                release=1,
-                pitch=len(blocks) * len(books),
-            )
-
-        def step(tile: int, block: int, plane: int, run: int) -> None:
-            start = block == blocks[0] and plane == run == 0
-            if start and tile == 0:
-                command()
-            above = self.k_planes - 1 - plane + len(books) - 1 - run
-            builder.read_block(Port.SCALE, self._scale(scale * CODES**above), 1)
-            if start:
-                builder.read_block(Port.BIAS, nothing, 1)
-            builder.read(Port.WEIGHTS_TURNED, keys.turned(window, tile, block, plane))
-
-        return [
-            partial(step, tile, block, plane, run)
-            for tile in range(tiles)
-            for block in blocks
-            for plane in range(self.k_planes)
-            for run in range(len(books))
-        ]
-
     def _write_mixed(self, rows: RowSet) -> None:
         """WRITE the results of a set."""
         width = self.builder.preset.columns * 2
@@ -268,39 +196,6 @@ class AttentionLowering:
             (rows.queries, self.out.pitch),
             (self.heads.width * 2 // width, width),
         )
-
-    def _mix_passes(self, window: int, head: int, queries: int, codebook: int) -> None:
-        """P.v, the same for any queries of a head of a window."""
-        builder, preset, attention, v = self.builder, self.builder.preset, self.attention, self.v
-        tiles, groups, runs = self.heads.width // preset.columns, -(-self.tokens // preset.rows), attention.score_planes
-        shape = {"tiles": tiles, "groups": groups, "planes": self.v_planes, "runs": runs}
-        array_command(
-            builder, Phase.MIX, codebook=codebook, queries=queries, keys=self.tokens, first=1, last=1, **shape
-        )
-        for tile in range(tiles):
-            channel = head * self.heads.width + tile * preset.columns
-            part = slice(channel, channel + preset.columns)
-            scale = attention.scale[part].astype(np.int64)
-            bias = builder.constant(attention.bias[part].astype("<i4").tobytes())
-            for group in range(groups):
-                for plane in range(self.v_planes):
-                    for run in range(runs):
-                        above = self.v_planes - 1 - plane + runs - 1 - run
-                        content = (scale * CODES**above).astype("<u2").tobytes()
-                        builder.read_block(Port.SCALE, builder.constant(content), 1)
-                        if run:
-                            continue
-                        if group == plane == 0:
-                            builder.read_block(Port.BIAS, bias, 1)
-                        builder.read_loops(
-                            Port.WEIGHTS,
-                            v.codes.address
-                            + window * v.window
-                            + group * preset.rows // v.group * v.codes.pitch
-                            + v.half(channel, plane),
-                            (1, builder.beat),
-                            (preset.rows // v.group, v.codes.pitch),
-                        )
 
     def _decomposed(self, bias: DecomposedBias) -> None:
         """Head by head: a dense layer from q to the products with both tables, then the head's sets."""

@@ -47,6 +47,15 @@ def test_tiles_that_fit_are_read_from_external_memory_once(toy_sam_vit: Any, nea
     assert bytes_read(program, layer, Port.WEIGHTS_TURNED, near=False) == (TILES - held) * through
 
 
+def test_scales_that_scores_take_again_and_again_are_near_too(toy_sam_vit: Any) -> None:
+    row_blocks, scale_bytes = 2, 2 * TINY.columns
+    taken = HEADS * SETS * TILES * row_blocks * PASSES * scale_bytes
+    _, program, layer = compiled(toy_sam_vit, 7 << 10)
+    assert bytes_read(program, layer, Port.SCALE, near=True) >= taken
+    _, program, layer = compiled(toy_sam_vit, 1 << 8)
+    assert bytes_read(program, layer, Port.SCALE, near=True) == 0
+
+
 @pytest.mark.parametrize("near_bytes", [7 << 10, 5 << 8])
 def test_the_bits_are_golden(toy_sam_vit: Any, near_bytes: int) -> None:
     _, program, _ = compiled(toy_sam_vit, near_bytes)
