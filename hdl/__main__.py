@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hdl.synth import DEVICES, Figures, synthesize
+from hdl.synth import DEVICES, PLACERS, Figures, synthesize
 from hdl.units import UNITS
 from sim.contract.errors import UserError
 from sim.record import write_json
@@ -15,6 +15,7 @@ EPILOG = """examples:
   python -m hdl synth adder_tree --param inputs=16 --freq 200
   python -m hdl synth array --param rows=32 --param columns=8 --device 85F --freq 150 --json out/array.json
   python -m hdl synth matmul --param preset=full --pack-only
+  python -m hdl synth array --param preset=full --placer static --freq 120
 """
 
 
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--device", default="85F", metavar="DEVICE", help=f"{', '.join(DEVICES)} (default: 85F)")
     synth.add_argument("--freq", type=_positive, default=150.0, metavar="MHZ", help="clock to reach (default: 150)")
     synth.add_argument("--seed", type=int, default=1, help="placement seed (default: 1)")
+    synth.add_argument(
+        "--placer", choices=PLACERS, default=PLACERS[0], help="of nextpnr (default: heap); static for large arrays"
+    )
     synth.add_argument("--pack-only", action="store_true", help="stop after packing: cells, but no clock rate")
     synth.add_argument(
         "--observed", action="store_true", help="with activity counters and events around the unit (hdl.activity)"
@@ -98,6 +102,7 @@ def _synth(arguments: argparse.Namespace) -> None:
             target_mhz=arguments.freq,
             seed=arguments.seed,
             folder=arguments.folder or Path(scratch),
+            placer=arguments.placer,
             pack_only=arguments.pack_only,
             observed=arguments.observed,
         )
@@ -109,7 +114,7 @@ def _synth(arguments: argparse.Namespace) -> None:
         missed = figures.target_mhz - figures.fmax_mhz
         raise UserError(
             f"{arguments.unit} reaches {figures.fmax_mhz} MHz, {missed:.2f} MHz below --freq {arguments.freq:g}; "
-            "lower --freq or try another --seed"
+            "lower --freq, or try another --seed or --placer"
         )
 
 

