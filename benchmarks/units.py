@@ -12,13 +12,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from hdl.array.geometry import ArrayGeometry
 from hdl.matmul import load_cycles, run_cycles
-from hdl.synth import elaborated, map_to_cells, place
+from hdl.synth import PLACERS, elaborated, map_to_cells, place
 from sim.contract.codebook import affine_codebook
 from sim.contract.errors import UserError
 from sim.progress import progress_bar
@@ -35,6 +35,7 @@ class Configuration:
     """A unit with parameters, and the clock that placement aims at.
 
     slow: takes hours, made only when asked for. pack_only: neither placed nor routed, its cells alone are of interest.
+    placer: of hdl.synth.PLACERS.
     """
 
     unit: str
@@ -42,6 +43,7 @@ class Configuration:
     target_mhz: float = 150.0
     slow: bool = False
     pack_only: bool = False
+    placer: str = PLACERS[0]
 
     @property
     def name(self) -> str:
@@ -49,14 +51,18 @@ class Configuration:
         return " ".join([self.unit, *(f"{key}={value}" for key, value in self.parameters)])
 
 
-def _of(unit: str, target_mhz: float = 150.0, slow: bool = False, **parameters: int | str) -> Configuration:
-    return Configuration(unit, tuple((key, str(value)) for key, value in parameters.items()), target_mhz, slow)
+def _of(unit: str, target_mhz: float = 150.0, **parameters: int | str) -> Configuration:
+    return Configuration(unit, tuple((key, str(value)) for key, value in parameters.items()), target_mhz)
+
+
+def _large(unit: str, target_mhz: float, **parameters: int | str) -> Configuration:
+    return replace(_of(unit, target_mhz, **parameters), slow=True, placer="static")
 
 
 CONFIGURATIONS: Final = (
     _of("array", rows=32, columns=8),
     _of("array", rows=32, columns=16),
-    _of("array", target_mhz=120.0, slow=True, preset="full"),
+    _large("array", 120.0, preset="full"),
     _of("matmul", rows=32, columns=8),
     _of("loader", rows=32, columns=8),
     _of("rescale", rows=32, columns=8),
@@ -70,8 +76,8 @@ CONFIGURATIONS: Final = (
     _of("position"),
     _of("token_order"),
     _of("code_packer"),
-    _of("attention", target_mhz=120.0, slow=True),
-    _of("machine", target_mhz=100.0, slow=True, preset="small"),
+    _large("attention", 120.0),
+    _large("machine", 80.0, preset="fit85"),
     _of("layer_norm"),
     _of("encoder", channels=2048),
     _of("residual"),
@@ -98,9 +104,11 @@ TILE_TOKENS: Final = 512
 
 
 def fingerprint(configuration: Configuration) -> str:
-    """Hash of the RTL that is synthesized, and of the clock aimed at."""
+    """Hash of the RTL that is synthesized, of the clock aimed at and of the placer."""
     harness, _ = elaborated(configuration.unit, dict(configuration.parameters))
     text = f"{harness.rtlil()}\n{configuration.target_mhz}"
+    if configuration.placer != PLACERS[0]:
+        text += f"\n{configuration.placer}"
     # The source positions of statements are no property of the circuit.
     kept = "\n".join(line for line in text.splitlines() if "attribute \\src" not in line)
     return hashlib.sha256(kept.encode()).hexdigest()
@@ -134,6 +142,7 @@ def measure(
                         device=DEVICE,
                         target_mhz=configuration.target_mhz,
                         seed=seed,
+                        placer=configuration.placer,
                         pack_only=configuration.pack_only,
                     )
                     entry["runs"][str(seed)] = figures.as_dict()
@@ -177,22 +186,24 @@ def page(record: Mapping[str, Any]) -> str:
         "# Size and clock of the units",
         "",
         "Made by `python -m benchmarks.units` (yosys, nextpnr; LFE5U-85F, speed grade 6), never by hand. Each line is",
-        "`python -m hdl synth UNIT --param KEY=VALUE ... --device 85F --freq MHZ --seed N`: registers stand on every",
-        "port, and the FF column leaves those of this harness out. A clock is the tool's figure after routing.",
+        "`python -m hdl synth UNIT --param KEY=VALUE ... --device 85F --freq MHZ --seed N --placer NAME`: registers",
+        "stand on every port, and the FF column leaves those of this harness out. A clock is the tool's figure after",
+        "routing.",
         "",
-        "| unit | COMB | per MAC | FF | RAMW | DP16KD | MULT18X18D | aim MHz | median MHz | worst MHz | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| unit | COMB | per MAC | FF | RAMW | DP16KD | MULT18X18D | placer | aim MHz | median MHz | worst MHz "
+        "| seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    known = [one.name for one in CONFIGURATIONS]
-    for name in sorted((one for one in record if one in known), key=known.index):
+    for configuration in (one for one in CONFIGURATIONS if one.name in record):
+        name = configuration.name
         runs = list(record[name]["runs"].values())
         first = runs[0]
         clocks = [run["fmax_mhz"] for run in runs]
         per_mac = "" if first["comb_per_mac"] is None else f"{first['comb_per_mac']:.1f}"
         lines.append(
             f"| `{name}` | {first['comb']:,} | {per_mac} | {first['ff'] - first['harness_ff']:,} | {first['ramw']:,} "
-            f"| {first['bram']} | {first['dsp']} | {first['target_mhz']:g} | {statistics.median(clocks):.0f} "
-            f"| {min(clocks):.0f} | {', '.join(record[name]['runs'])} |"
+            f"| {first['bram']} | {first['dsp']} | {configuration.placer} | {first['target_mhz']:g} "
+            f"| {statistics.median(clocks):.0f} | {min(clocks):.0f} | {', '.join(record[name]['runs'])} |"
         )
     tools = sorted(
         {version for entry in record.values() for run in entry["runs"].values() for version in run["tools"].values()}

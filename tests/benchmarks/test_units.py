@@ -1,5 +1,6 @@
 """The page of sizes and clocks: whole, made from its record, and made anew only where the RTL changed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_only_what_is_missing_or_changed_is_measured(monkeypatch: pytest.MonkeyP
     measure(record, [SMALL], [2], lambda _: None, seen.append)
     assert list(record[SMALL.name]["runs"]) == ["2"]
     line = next(line for line in page(record).splitlines() if line.startswith("| `adder_tree"))
-    assert line == "| `adder_tree` | 10 | 0.0 | 21 | 0 | 1 | 2 | 150 | 120 | 120 | 2 |"
+    assert line == "| `adder_tree` | 10 | 0.0 | 21 | 0 | 1 | 2 | heap | 150 | 120 | 120 | 2 |"
 
 
 def test_median_and_worst_are_of_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +91,11 @@ def test_loaders_are_packed_once_and_shown_with_their_cycles(monkeypatch: pytest
     assert "| 16 | 10 | 0.0 | 67 | 74.2% | 88.3% |" in page(record)
 
 
-def test_a_fingerprint_is_of_the_circuit_and_the_clock() -> None:
+def test_a_fingerprint_is_of_the_circuit_the_clock_and_the_placer() -> None:
     other = Configuration("adder_tree", (("inputs", "4"),))
     assert fingerprint(SMALL) == fingerprint(Configuration("adder_tree", (("inputs", "64"),)))
-    assert len({fingerprint(one) for one in (SMALL, other, Configuration("adder_tree", SMALL.parameters, 100.0))}) == 3
+    slower, placed = replace(SMALL, target_mhz=100.0), replace(SMALL, placer="static")
+    assert len({fingerprint(one) for one in (SMALL, other, slower, placed)}) == 4
 
 
 @pytest.mark.parametrize(
