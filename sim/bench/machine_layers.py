@@ -141,13 +141,13 @@ def run_layers(
     executor = Executor(program.preset, memory, program.writable)
     address = 0
     for number, layer in enumerate(program.layers[: max(layers, default=-1) + 1]):
-        if number in layers:
-            image = memory.copy()
-            commands = np.frombuffer(commands_of(program, layer), np.uint8)
-            image[: commands.size] = commands
-            run = simulate(program, image, sdram=sdram, source=source, probes=probes)
+        before = memory.copy() if number in layers else None
+        # The executor first: what it refuses is known before hours of simulation.
         address = executor.run(address, layer.commands[1])
-        if number in layers:
+        if before is not None:
+            commands = np.frombuffer(commands_of(program, layer), np.uint8)
+            before[: commands.size] = commands
+            run = simulate(program, before, sdram=sdram, source=source, probes=probes)
             yield number, _compared(program, layer, run, memory)
 
 

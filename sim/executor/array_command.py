@@ -1,12 +1,8 @@
 """What an ARRAY_COMMAND may say."""
 
-from typing import Final
-
 from sim.executor.unit import check
 from sim.machine.presets import MachinePreset
-from sim.machine.settings import Phase
-
-RUNS: Final = {Phase.SCORES: (1, 2, 3), Phase.MIX: (1, 2), Phase.DENSE: (1,)}
+from sim.machine.settings import SCORE_PLANES, Phase
 
 
 def check_command(command: dict[str, int], preset: MachinePreset) -> None:
@@ -25,7 +21,7 @@ def check_command(command: dict[str, int], preset: MachinePreset) -> None:
         "tiles": (1,) if dense else range(1, preset.keys + 1),
         "groups": (1,) if dense else range(1, preset.keys + 1),
         "planes": (1,) if dense else (1, 2),
-        "runs": RUNS[phase],
+        "runs": (1,) if dense else range(1, SCORE_PLANES + 1),
     }.items():
         check(command[name] in allowed, f"{phase.name} with {name} {command[name]}")
     if not dense:

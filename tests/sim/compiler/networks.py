@@ -137,6 +137,8 @@ class Invented(Parameters):
             tables = random.integers(-128, 120, (2, heads, 2 * side - 1, width)).astype(np.int8)
             scales = random.integers(20, 90, (2, heads)).astype(np.uint16)
             position = DecomposedBias(tables[0], tables[1], scales[0], scales[1], side, side)
+        # Levels of P of three nibbles, as rows of thousands of keys have them, beside those of two.
+        top, size = (256, 16) if isinstance(position, StaticBias) else (4096, 1)
         byte, stationary = np.arange(-128, 128, dtype=np.int8)[None], np.arange(-128, 120, dtype=np.int8)[None]
         attention = Attention(
             name,
@@ -146,8 +148,8 @@ class Invented(Parameters):
             self._encoder(name, channels, stationary, ordered=True),
             random.integers(10, 40, heads).astype(np.uint16),
             np.sort(random.integers(200, 2500, 15))[::-1].astype(np.int32),
-            np.concatenate([[0], np.sort(random.choice(np.arange(1, 256), 15, replace=False))]).astype(np.uint16),
-            random.integers(30, 60, channels).astype(np.uint16),
+            np.concatenate([[0], np.sort(random.choice(np.arange(1, top), 15, replace=False))]).astype(np.uint16),
+            random.integers(30 * size // 16, 60 * size // 16, channels).astype(np.uint16),
             random.integers(-90000, 90000, channels).astype(np.int32),
             EXPONENT,
             position,

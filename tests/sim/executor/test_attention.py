@@ -32,7 +32,10 @@ def encoder(channels: int, low: int, high: int) -> Encoder:
     )
 
 
-def attention(kind: str, heads: int, width: int, shape: tuple[int, int], *, four_bit: bool) -> Attention:
+def attention(
+    kind: str, heads: int, width: int, shape: tuple[int, int], *, four_bit: bool, top: int = 255
+) -> Attention:
+    """top: the largest level of P; 4,095 takes three nibbles."""
     rng = np.random.default_rng(heads + width)
     channels, (rows, columns) = heads * width, shape
     limits = [(-8, 7)] * 3 if four_bit else [(-128, 127), (-128, 119), (-128, 119)]
@@ -57,8 +60,8 @@ def attention(kind: str, heads: int, width: int, shape: tuple[int, int], *, four
         v=v,
         logit_scale=rng.integers(100, 250, heads).astype(np.uint16) * np.uint16(64 if four_bit else 1),
         thresholds=log_thresholds(np.geomspace(1 / 200, 0.6, 15)),
-        score_levels=np.rint(255 * (np.arange(16) / 15) ** 1.3).astype(np.uint16),
-        scale=rng.integers(100, 256, channels).astype(np.uint16),
+        score_levels=np.rint(top * (np.arange(16) / 15) ** 1.3).astype(np.uint16),
+        scale=rng.integers(100 * 255 // top, 256 * 255 // top, channels).astype(np.uint16),
         bias=rng.integers(-(1 << 16), 1 << 16, channels).astype(np.int32),
         wide_exponent=-8,
         position=position,
@@ -199,7 +202,20 @@ class Program:
 def test_a_window_head_by_head(kind: str, four_bit: bool, split: bool, preset: str, width: int) -> None:
     heads, rows = 2, 5
     columns = rows if kind == "static" else 7
-    operation = attention(kind, heads, width, (rows, columns), four_bit=four_bit)
+    compare(preset, attention(kind, heads, width, (rows, columns), four_bit=four_bit), (rows, columns), split=split)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "full"])
+def test_levels_of_three_nibbles(preset: str) -> None:
+    """Rows of thousands of keys need them."""
+    operation = attention("decomposed", 2, 20, (5, 7), four_bit=False, top=4095)
+    assert operation.score_planes == 3
+    compare(preset, operation, (5, 7), split=True)
+
+
+def compare(preset: str, operation: Attention, shape: tuple[int, int], *, split: bool) -> None:
+    heads, (rows, columns) = operation.heads, shape
+    width = operation.q.channels // heads
     pixels = rows * columns
     rng = np.random.default_rng(4)
     q, k, v = (Wide(rng.normal(0, 600, (1, pixels, heads * width)).astype(np.int16), -8) for _ in range(3))
