@@ -5,7 +5,6 @@ the array's work on another.
 """
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -128,7 +127,7 @@ class AttentionLowering:
         again = self.windows == 1 and self.block < self.tokens
         with head_keys(builder, self.k, channels, -(-self.tokens // builder.preset.columns), again=again) as keys:
             commands = HeadCommands(builder, self.heads, keys, self.v, self.tokens)
-            with commands.constants_near(self.block) if keys.held_tiles else nullcontext():
+            with commands.constants_near(self.block):
                 self._sets_of_head(head, vectors, commands)
 
     def _sets_of_head(self, head: int, vectors: Vectors | None, commands: HeadCommands) -> None:

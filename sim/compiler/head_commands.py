@@ -39,8 +39,9 @@ class HeadCommands:
 
     @contextmanager
     def constants_near(self, queries: int) -> Iterator[None]:
-        """Near memory has what passes read of the image, as far as there is room and unless it has some already."""
-        if self.builder.near_constants.copies:
+        """Where it has K, near memory has what passes read of the image too, as far as there is room and unless it has
+        some already."""
+        if not self.keys.held_tiles or self.builder.near_constants.copies:
             yield
             return
         passes = [self.scoring(0, queries, number) for number in range(len(self.scores(0, queries)))]
