@@ -5,7 +5,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from hdl.synth import DEVICES, PLACERS, Figures, synthesize
+from hdl.parts import cells_by_part, describe_parts
+from hdl.synth import DEVICES, NETLIST, PLACERS, Figures, synthesize
 from hdl.units import UNITS
 from sim.contract.errors import UserError
 from sim.record import write_json
@@ -16,6 +17,7 @@ EPILOG = """examples:
   python -m hdl synth array --param rows=32 --param columns=8 --device 85F --freq 150 --json out/array.json
   python -m hdl synth matmul --param preset=full --pack-only
   python -m hdl synth array --param preset=full --placer static --freq 120
+  python -m hdl synth machine --param preset=fit85 --pack-only --parts 1
 """
 
 
@@ -53,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     synth.add_argument("--pack-only", action="store_true", help="stop after packing: cells, but no clock rate")
     synth.add_argument(
         "--observed", action="store_true", help="with activity counters and events around the unit (hdl.activity)"
+    )
+    synth.add_argument(
+        "--parts", type=int, default=0, metavar="DEPTH", help="also cells of submodules, so many levels below the unit"
     )
     synth.add_argument("--folder", type=Path, help="keep netlists and logs here (default: a temporary folder)")
     synth.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
@@ -94,21 +99,27 @@ def _units(json_file: Path | None) -> None:
 
 
 def _synth(arguments: argparse.Namespace) -> None:
+    if arguments.parts < 0:
+        raise UserError(f"--parts {arguments.parts}: give the levels of submodules to tell apart, 1 for the unit's own")
     with tempfile.TemporaryDirectory(prefix="nibblesam-synth-") as scratch:
+        folder = arguments.folder or Path(scratch)
         figures = synthesize(
             arguments.unit,
             _parameters(arguments.param),
             device=arguments.device,
             target_mhz=arguments.freq,
             seed=arguments.seed,
-            folder=arguments.folder or Path(scratch),
+            folder=folder,
             placer=arguments.placer,
             pack_only=arguments.pack_only,
             observed=arguments.observed,
         )
+        parts = cells_by_part(folder / NETLIST, arguments.parts) if arguments.parts else {}
     if arguments.json:
-        write_json(arguments.json, figures.as_dict())
+        write_json(arguments.json, {**figures.as_dict(), **({"parts": parts} if parts else {})})
     print(describe(figures))
+    if parts:
+        print(describe_parts(parts))
     if figures.fmax_mhz is not None and figures.fmax_mhz < figures.target_mhz:
         print("slowest path (ns, from -> to):", *figures.critical_path, sep="\n  ")
         missed = figures.target_mhz - figures.fmax_mhz

@@ -34,6 +34,9 @@ CELLS: Final = {
 
 SPEED_GRADE: Final = 6
 
+NETLIST: Final = "unit.json"
+"""Of a unit in cells of the device, in its folder."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -70,7 +73,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Netlist:
-    """A unit as cells of the device, in `folder`/unit.json.
+    """A unit as cells of the device, in `folder`/NETLIST.
 
     macs: multiply-accumulates per cycle or None. harness_ff: flip-flops that stand around the unit.
     """
@@ -100,7 +103,7 @@ def map_to_cells(unit: str, parameters: Mapping[str, str], folder: Path, *, obse
     harness, macs = elaborated(unit, parameters, observed=observed)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "unit.il").write_text(harness.rtlil())
-    script = f"read_rtlil unit.il\nsynth_ecp5 -abc9 -top top\n{OPEN_CHAIN_ENDS}write_json unit.json\n"
+    script = f"read_rtlil unit.il\nsynth_ecp5 -abc9 -top top\n{OPEN_CHAIN_ENDS}write_json {NETLIST}\n"
     (folder / "unit.ys").write_text(script)
     _run(YOSYS, ["-v", "2", "unit.ys"], folder, "yosys.log")
     return Netlist(unit, dict(parameters), macs, harness.flip_flops, folder)
@@ -123,7 +126,7 @@ def place(
     _check_choices(device, placer)
     folder = netlist.folder
     arguments = [DEVICES[device], "--package", "CABGA381", "--speed", str(SPEED_GRADE)]
-    arguments += ["--freq", str(target_mhz), "--seed", str(seed), "--json", "unit.json"]
+    arguments += ["--freq", str(target_mhz), "--seed", str(seed), "--json", NETLIST]
     arguments += ["--placer", placer, "--lpf-allow-unconstrained", "--timing-allow-fail"]
     arguments += ["--pack-only"] if pack_only else ["--report", "report.json"]
     _run(NEXTPNR, arguments, folder, "nextpnr.log")

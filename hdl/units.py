@@ -4,7 +4,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from amaranth.lib import wiring
@@ -153,8 +153,18 @@ def _image_source(address_bits: int = 24, beat_bits: int = 128, depth: int = 16)
     return ImageSource(MemoryPort(address_bits=address_bits, beat_bits=beat_bits), depth=depth)
 
 
-def _machine(preset: str = "small", depth: int = 32) -> Machine:
-    return Machine(preset_of(preset), depth=depth)
+def _machine(
+    preset: str = "small", depth: int = 32, lanes: int = 0, norm_lanes: int = 0, depthwise_taps: int = 0
+) -> Machine:
+    """lanes, norm_lanes, depthwise_taps: in place of the preset's own, where they are not 0."""
+    own = preset_of(preset)
+    sizes = replace(
+        own,
+        lanes=lanes or own.lanes,
+        norm_lanes=norm_lanes or own.norm_lanes,
+        depthwise_taps=depthwise_taps or own.depthwise_taps,
+    )
+    return Machine(sizes, depth=depth)
 
 
 UNITS: Final[dict[str, Unit]] = {

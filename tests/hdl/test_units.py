@@ -11,6 +11,8 @@ import pytest
 from hdl import synth, tools
 from hdl.__main__ import main
 from hdl.harness import Harness
+from hdl.machine.machine import Machine
+from hdl.parts import cells_by_part
 from hdl.synth import critical_path, synthesize, utilization_of_log
 from hdl.units import UNITS, build_unit
 from sim.contract.errors import UserError
@@ -45,6 +47,10 @@ def test_units_elaborate_for_ecp5(name: str) -> None:
         (["synth", "array", "--param", "rows=40"], "rows=40 must be one of (16, 32, 64); nearest valid value: 32"),
         (["synth", "array", "--param", "preset=huge"], "preset=huge must be one of tiny, small, full"),
         (["synth", "machine", "--param", "preset=huge"], "no preset 'huge'; choose one of tiny, small, fit85, full"),
+        (
+            ["synth", "array", "--parts", "-1"],
+            "--parts -1: give the levels of submodules to tell apart, 1 for the unit's",
+        ),
         (["synth", "array", "--device", "99F"], "there is no device '99F'; choose one of 12F, 25F, 45F, 85F"),
     ],
 )
@@ -153,8 +159,40 @@ def test_an_unknown_placer_is_refused_before_synthesis(tmp_path: Path) -> None:
 def test_packing_alone_reports_no_clock(tmp_path: Path, capsys: Any) -> None:
     report = tmp_path / "figures.json"
     parameters = ["--param", "rows=2", "--param", "loader_rows=1", "--param", "columns=2"]
-    assert main(["synth", "product_table", *parameters, "--pack-only", "--json", str(report)]) == 0
+    assert main(["synth", "product_table", *parameters, "--pack-only", "--parts", "1", "--json", str(report)]) == 0
     figures = json.loads(report.read_text())
     assert figures["fmax_mhz"] is None
     assert figures["ramw"] == 2 * 2 * 2  # two cells of 16 x 4 bits per table
-    assert "MHz" not in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "MHz" not in output
+    ram = {part: cells["ram"] for part, cells in figures["parts"].items() if cells.get("ram")}
+    assert ram == {"row0": 2 * 2 * 4, "row1": 2 * 2 * 4}
+    assert set(figures["parts"]["(harness)"]) == {"ff"}
+    assert sum(cells.get("ff", 0) for cells in figures["parts"].values()) == figures["ff"]
+    assert all(part in output for part in figures["parts"])
+
+
+def test_parts_of_a_netlist_at_every_depth(tmp_path: Path) -> None:
+    cells = {
+        "port_FF": "TRELLIS_FF",
+        "unit.a.b.x": "LUT4",
+        "unit.a.y": "CCU2C",
+        "unit.z": "DP16KD",
+        "unit.a.b.v": "VCC",
+    }
+    netlist = tmp_path / "unit.json"
+    netlist.write_text(
+        json.dumps({"modules": {"top": {"cells": {name: {"type": kind} for name, kind in cells.items()}}}})
+    )
+    rest = {"(harness)": {"ff": 1}, "(itself)": {"bram": 1}}
+    assert cells_by_part(netlist, 1) == {"a": {"tables": 1, "carries": 2}, **rest}
+    assert cells_by_part(netlist, 2) == {"a": {"carries": 2}, "a.b": {"tables": 1}, **rest}
+    first = next(iter(cells_by_part(netlist, 2)))
+    assert first == "a"  # the largest
+
+
+def test_sizes_of_a_machine_may_be_other_than_the_presets() -> None:
+    component, _ = build_unit("machine", {"preset": "tiny", "lanes": "4", "norm_lanes": "2", "depthwise_taps": "1"})
+    own, _ = build_unit("machine", {"preset": "tiny"})
+    assert isinstance(component, Machine) and isinstance(own, Machine)
+    assert component.memory.signature.beat_bits == own.memory.signature.beat_bits // 2
