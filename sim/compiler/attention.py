@@ -18,7 +18,7 @@ from sim.compiler.code_blocks import CodeBlock, run_blocks
 from sim.compiler.dense import PassCommands, Results, run_kept
 from sim.compiler.encode import HALF_TILE, Codes, encode, plan_codes
 from sim.compiler.head_commands import HeadCommands
-from sim.compiler.heads import Heads, RowSet
+from sim.compiler.heads import Heads, RowSet, queries_of_set
 from sim.compiler.near_keys import head_keys
 from sim.compiler.operand import write_operand
 from sim.compiler.position import Positions, Vectors
@@ -45,13 +45,7 @@ class AttentionLowering:
         self.v_unit = min(HALF_TILE, preset.columns)
         self._check()
         self.k_planes, self.v_planes = stationary_planes(attention.k), stationary_planes(attention.v)
-        words = max(len(self.heads.books(head)) * len(self.heads.row_blocks(head)) for head in range(attention.heads))
-        room = min(
-            preset.logit_words // -(-tokens // preset.columns),
-            preset.code_words // -(-tokens // preset.rows),
-            preset.block_words // words,
-            preset.token_depth,
-        )
+        room = queries_of_set(preset, tokens, self.heads.words)
         if tokens > preset.keys or not room:
             raise UserError(
                 f"{attention.name} has rows of {tokens} keys; preset {preset.name} takes {preset.keys}, and as many as "

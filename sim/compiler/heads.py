@@ -7,6 +7,7 @@ from sim.contract.attention import Attention
 from sim.contract.constants import TILE_CHANNELS
 from sim.contract.errors import UserError
 from sim.contract.layer import level_codebooks
+from sim.machine.presets import MachinePreset
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,16 @@ class RowSet:
     head: int
     first: int
     queries: int
+
+
+def queries_of_set(preset: MachinePreset, tokens: int, words: int) -> int:
+    """Most rows of `tokens` keys that the buffers take at a time, q being `words` words of a token; 0 for none."""
+    return min(
+        preset.logit_words // -(-tokens // preset.columns),
+        preset.code_words // -(-tokens // preset.rows),
+        preset.block_words // words,
+        preset.token_depth,
+    )
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,11 @@ class Heads:
     def row_blocks(self, head: int) -> range:
         """Blocks of `rows` channels that hold channels of a head, counted through all channels."""
         return range(head * self.width // self.rows, -(-(head + 1) * self.width // self.rows))
+
+    @property
+    def words(self) -> int:
+        """Words of a token's q that a head takes, at most."""
+        return max(len(self.books(head)) * len(self.row_blocks(head)) for head in range(self.attention.heads))
 
     def books(self, head: int) -> list[Levels]:
         """Codebooks of the streamed nibbles of q, the high one first. Raises UserError for several level sets."""

@@ -8,6 +8,7 @@ from typing import Any
 from sim.compiler.program_choice import add_program_options, chosen_program
 from sim.contract.errors import UserError
 from sim.contract.folder import read_folder
+from sim.cycles.again import bytes_again
 from sim.cycles.memory import MEMORIES, SDRAM_MHZ, memory_rate, with_source
 from sim.cycles.model import program_cycles
 from sim.cycles.roofline import roofline
@@ -24,7 +25,8 @@ example:
   python -m sim cycles build/model --preset full --trace cycles-trace.json --roofline roofline.svg
 
 Prints per layer: cycles, the share of the highest roof, how many times the lower bound they are (tokens of the array's
-RUNs, or inputs, weights and result moved once), bytes of external memory and of these the least.
+RUNs, or of external memory inputs, weights and result once and what the preset's buffers make it give again), bytes of
+external memory and the least of them.
 Needs no picture and simulates nothing; how far it is from the hardware: "Cycles" in docs/machine.md.
 exit status: 0 success, 1 a fault in what was given (one line on stderr), 2 bad use of the command line
 """
@@ -72,12 +74,13 @@ def run(arguments: argparse.Namespace) -> int:
         check_writable(path)
     source_mb_s = weight_source_of(arguments)
     folder = read_folder(arguments.model)
-    program = chosen_program(arguments, folder, GoldenModel.from_contents(folder))
+    model = GoldenModel.from_contents(folder)
+    program = chosen_program(arguments, folder, model)
     preset = program.preset
     memory = memory_rate(arguments.memory, preset, sdram_mhz=arguments.sdram_mhz)
     if source_mb_s is not None:
         memory = with_source(memory, preset, source_mb_s)
-    layers = program_cycles(program, memory)
+    layers = program_cycles(program, memory, bytes_again(model.parameters, model.architecture, preset))
     cycles = sum(layer.cycles for layer in layers)
     seconds = cycles / (preset.clock_mhz * 1e6)
     bound = sum(layer.lower_bound for layer in layers)
@@ -92,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         "bytes_read": sum(layer.bytes_read for layer in layers),
         "bytes_written": sum(layer.bytes_written for layer in layers),
         "bytes_once": sum(layer.bytes_once for layer in layers),
+        "bytes_again": sum(layer.bytes_again for layer in layers),
         "bytes_near_read": sum(layer.bytes_near_read for layer in layers),
         "bytes_near_written": sum(layer.bytes_near_written for layer in layers),
         "bytes_constants": sum(layer.bytes_constants for layer in layers),
@@ -121,7 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
         moved = (layer.bytes_read + layer.bytes_written) / 1e6
         print(
             f"{layer.cycles:>12,} cycles, {share:4.0%} of them {layer.bound}, {layer.ratio:5.2f} of the lower bound, "
-            f"{moved:7.2f} MB external, once {layer.bytes_once / 1e6:7.2f}, {layer.names[-1]}"
+            f"{moved:7.2f} MB external, least {(layer.bytes_once + layer.bytes_again) / 1e6:7.2f}, {layer.names[-1]}"
         )
     print(
         f"{cycles:,} cycles, {seconds:.4f} s, {1 / seconds:.2f} frames per second at {preset.clock_mhz} MHz, "
@@ -129,7 +133,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(
         f"{cycles / bound:.2f} of the lower bound of all steps, {bound:,} cycles: of each the higher of its RUNs "
-        f"({sum(layer.mac_roof for layer in layers):,}) and its inputs, weights and result once "
-        f"({totals['bytes_once'] / 1e6:,.0f} MB, {sum(layer.traffic_bound for layer in layers):,})"
+        f"({sum(layer.mac_roof for layer in layers):,}) and the least traffic: inputs, weights and result once "
+        f"({totals['bytes_once'] / 1e6:,.0f} MB), and again what these buffers do not hold "
+        f"({totals['bytes_again'] / 1e6:,.0f} MB), {sum(layer.traffic_bound for layer in layers):,}"
     )
     return 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class LayerCycles:
     commands included. bytes_near_read, bytes_near_written, near_roof: of near memory, whose ports move both at once.
     bytes_constants: of bytes_read, those of the program's image. source_roof: cycles of these and of the commands where
     a source of its own has the image; memory_roof is without them then.
-    bytes_once: of external memory, its inputs, weights and result once each (Once). traffic_bound: cycles of these.
+    bytes_once: of external memory, its inputs, weights and result once each (Once). bytes_again: the least beyond that
+    with the preset's buffers (sim.cycles.again). traffic_bound: cycles of both.
     busy: cycles that every unit needs at its rate, by the names of hdl.activity.machine_parts.
     """
 
@@ -41,12 +43,13 @@ class LayerCycles:
     bytes_constants: int
     source_roof: int
     bytes_once: int
+    bytes_again: int
     traffic_bound: int
     busy: Mapping[str, float]
 
     @property
     def lower_bound(self) -> int:
-        """Cycles below which this step cannot be on this array and memory, however it is scheduled and buffered."""
+        """Cycles below which this step cannot be on this array, memory and buffers, however it is scheduled."""
         return max(self.mac_roof, self.traffic_bound)
 
     @property
@@ -88,8 +91,8 @@ def rolled_out(commands: list[Command], first: int, stop: int) -> Iterator[tuple
         at += 1
 
 
-def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCycles:
-    """Of one layer."""
+def layer_cycles(program: Program, layer: Layer, memory: MemoryRate, more: Mapping[str, int]) -> LayerCycles:
+    """Of one layer. more: as of program_cycles."""
     preset = program.preset
     image = np.frombuffer(program.image, np.uint8)
     timeline, once = Timeline(preset, memory, image), Once(preset, layer.result)
@@ -105,6 +108,7 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     beats += of_image if memory.source is None else 0
     array, roof = timeline.array, round(beats * memory.beat)
     source_roof = round(of_image * (memory.source or 0))
+    bytes_again = sum(more.get(name, 0) for name in layer.names)
     near_roof = max(moved.beats_near_read, moved.beats_near_written)
     return LayerCycles(
         names=layer.names,
@@ -123,7 +127,8 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
         bytes_constants=moved.beats_constants * preset.beat_bytes,
         source_roof=source_roof,
         bytes_once=once.beats * preset.beat_bytes,
-        traffic_bound=round(once.beats * memory.beat),
+        bytes_again=bytes_again,
+        traffic_bound=round((once.beats + bytes_again / preset.beat_bytes) * memory.beat),
         busy={
             "fetch": float(fetched),
             "reader": float(moved.beats_read + moved.beats_near_read),
@@ -135,6 +140,9 @@ def layer_cycles(program: Program, layer: Layer, memory: MemoryRate) -> LayerCyc
     )
 
 
-def program_cycles(program: Program, memory: MemoryRate) -> list[LayerCycles]:
-    """Of every layer."""
-    return [layer_cycles(program, layer, memory) for layer in program.layers]
+def program_cycles(
+    program: Program, memory: MemoryRate, more: Mapping[str, int] = MappingProxyType({})
+) -> list[LayerCycles]:
+    """Of every layer. more: bytes by operation that external memory gives more than once (sim.cycles.again); without
+    it the bounds are those of buffers of any size."""
+    return [layer_cycles(program, layer, memory, more) for layer in program.layers]

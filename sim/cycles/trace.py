@@ -35,6 +35,7 @@ def _figures(layer: LayerCycles) -> dict[str, object]:
         "MACs": layer.macs,
         "MB external": round((layer.bytes_read + layer.bytes_written) / 1e6, 3),
         "MB external, once": round(layer.bytes_once / 1e6, 3),
+        "MB external, again at least": round(layer.bytes_again / 1e6, 3),
         "bound by": layer.bound,
         "of the lower bound": round(layer.ratio, 2),
     }

@@ -172,7 +172,7 @@ def test_memory_that_does_not_exist() -> None:
 
 
 def test_bound_is_the_higher_roof() -> None:
-    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0, 0, 4, 0, 3, {})
+    layer = LayerCycles(("a",), "Residual", 9, 0, 0, 5, 7, 6, 0, 0, 0, 0, 0, 4, 0, 0, 3, {})
     assert (layer.bound, layer.roof) == ("memory", 7)
     assert replace(layer, mac_roof=8).bound == "array"
     assert replace(layer, near_roof=8).bound == "near"

@@ -69,11 +69,11 @@ def test_the_result_counts_with_its_pitch() -> None:
 
 
 DENSE = LayerCycles(
-    *(("norm", "dense"), "chain", 1000, 64000, 10, 250, 400, 20, 6000, 400, 0, 320, 0, 0, 3200, 200),
+    *(("norm", "dense"), "chain", 1000, 64000, 10, 250, 400, 20, 6000, 400, 0, 320, 0, 0, 3200, 0, 200),
     busy={"array": 250.0, "encoder": 700.4, "external memory": 1000.6},
 )
 ADD = LayerCycles(
-    *(("add",), "Residual", 500, 0, 0, 0, 480, 0, 4000, 3680, 0, 0, 0, 0, 7680, 480),
+    *(("add",), "Residual", 500, 0, 0, 0, 480, 0, 4000, 3680, 0, 0, 0, 0, 7680, 0, 480),
     busy={"array": 0.0, "encoder": 0.0, "external memory": 480.0},
 )
 
