@@ -78,10 +78,12 @@ def test_memory_is_the_executors(name: str, request: pytest.FixtureRequest) -> N
     np.testing.assert_array_equal(taken(memory, case.program.embedding), case.toy.embedding)
 
 
-def test_memory_is_the_executors_on_an_sdram(sam_vit: Compiled) -> None:
-    run = sam_vit.run(sam_vit.before, sdram=True)
+@pytest.mark.parametrize("name", ["tiny_vit", "sam_vit"])
+def test_memory_is_the_executors_on_an_sdram(name: str, request: pytest.FixtureRequest) -> None:
+    case: Compiled = request.getfixturevalue(name)
+    run = case.run(case.before, sdram=True)
     assert (run.done, run.fault, run.violations) == (True, Fault.NONE, frozenset())
-    assert run.memory == sam_vit.after.tobytes()
+    assert run.memory == case.after.tobytes()
 
 
 def test_one_wrong_byte_of_a_constant_is_seen(tiny_vit: Compiled) -> None:
