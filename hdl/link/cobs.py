@@ -176,12 +176,15 @@ class CobsEncoder(wiring.Component):
         last = Signal()  # the packet ends with this block
         after_full = Signal()  # the block before was a full one: an empty rest needs no code
 
-        m.d.comb += [
+        writing = Signal()
+        # Registers before the block RAM. Between the last byte of a block and the first to be read lies its code byte,
+        # and a byte that is sent was read after the block had been collected: nothing is written then.
+        m.d.sync += [
+            run.write_enable.eq(writing),
             run.write_address.eq(length),
             run.write_data.eq(self.i.p.data),
-            # A byte that is sent was read after the block had been collected: nothing is written then.
-            run.read_address.eq(position),
         ]
+        m.d.comb += run.read_address.eq(position)
         with m.FSM():
             with m.State("COLLECT"):
                 m.d.comb += self.i.ready.eq(1)
@@ -193,7 +196,7 @@ class CobsEncoder(wiring.Component):
                         m.d.sync += after_full.eq(0)
                         m.next = "CODE"
                     with m.Else():
-                        m.d.comb += run.write_enable.eq(1)
+                        m.d.comb += writing.eq(1)
                         m.d.sync += length.eq(length + 1)
                         with m.If(length == BLOCK_BYTES - 1):
                             m.d.sync += after_full.eq(1)

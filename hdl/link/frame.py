@@ -85,9 +85,6 @@ class FrameReceiver(wiring.Component):
         m.d.comb += [
             room.eq(length != PACKET_BYTES),
             token.ready.eq(~held),
-            buffer.write_address.eq(length),
-            buffer.write_data.eq(token.p.data),
-            buffer.write_enable.eq(token.valid & ~held & ~token.p.end & room),
             crc.data.eq(token.p.data),
             crc.valid.eq(token.valid & ~held & ~token.p.end),
             # Nobody looks at `data` while the buffer is filled.
@@ -97,6 +94,12 @@ class FrameReceiver(wiring.Component):
             self.o.valid.eq(held),
             self.o.p.status.eq(status),
             self.o.p.length.eq(length - CRC_BYTES),
+        ]
+        # Registers before the block RAM: the end of the packet comes a cycle after its last byte, or later.
+        m.d.sync += [
+            buffer.write_address.eq(length),
+            buffer.write_data.eq(token.p.data),
+            buffer.write_enable.eq(token.valid & ~held & ~token.p.end & room),
         ]
         with m.If(held), m.If(self.o.ready):
             m.d.sync += [held.eq(0), length.eq(0), oversize.eq(0)]

@@ -102,7 +102,11 @@ class ImageSource(wiring.Component):
         with m.If(lost):
             m.d.sync += failed.eq(1)
 
+        # Who answers next stands in a register: no response is there before it is.
+        turn, known = Signal(), Signal()
         answer, taken = self.port.response, Signal()
+        with m.If(order.o.ready):
+            m.d.sync += [turn.eq(order.o.payload), known.eq(order.o.valid)]
         m.d.comb += [
             self.port.error.eq(self.memory.error | failed),
             self.memory.response.ready.eq(1),
@@ -111,13 +115,13 @@ class ImageSource(wiring.Component):
             early_memory.word.eq(self.memory.response.payload),
             early_source.store.eq(self.i.valid),
             early_source.word.eq(self.i.payload),
-            answer.valid.eq(order.o.valid & Mux(order.o.payload, early_source.o.valid, early_memory.o.valid)),
+            answer.valid.eq(known & Mux(turn, early_source.o.valid, early_memory.o.valid)),
             answer.payload.as_value().eq(
-                Mux(order.o.payload, early_source.o.payload.as_value(), early_memory.o.payload.as_value())
+                Mux(turn, early_source.o.payload.as_value(), early_memory.o.payload.as_value())
             ),
             taken.eq(answer.valid & answer.ready),
-            order.o.ready.eq(taken),
-            early_source.o.ready.eq(taken & order.o.payload),
-            early_memory.o.ready.eq(taken & ~order.o.payload),
+            order.o.ready.eq(taken | ~known),
+            early_source.o.ready.eq(taken & turn),
+            early_memory.o.ready.eq(taken & ~turn),
         ]
         return m

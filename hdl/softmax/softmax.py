@@ -234,8 +234,9 @@ class Softmax(wiring.Component):
 
         # Every word that came in leaves once.
         under_way = Signal(range(2 * geometry.depth + 2 * ROWS_UNDER_WAY))
-        m.d.sync += under_way.eq(under_way + accepted - taken)
-        m.d.comb += self.o_idle.eq(under_way == 0)
+        # Counted a cycle late: what is accepted depends on the ports.
+        m.d.sync += under_way.eq(under_way + word_valid - taken)
+        m.d.comb += self.o_idle.eq((under_way == 0) & ~word_valid)
         return m
 
     def _accept(self, m: Module, room: Any) -> tuple[Signal, Signal]:
