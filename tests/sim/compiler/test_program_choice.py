@@ -16,6 +16,7 @@ from sim.compiler.compile import Program, compile_encoder
 from sim.compiler.folder import PROGRAM_FILE, ModelIdentity, write_program
 from sim.compiler.program_choice import chosen_program
 from sim.contract.errors import UserError
+from sim.cycles.again import bytes_again
 from sim.cycles.memory import memory_rate
 from sim.cycles.model import program_cycles
 from sim.machine.presets import PRESETS
@@ -78,17 +79,20 @@ def test_neither_preset_nor_program() -> None:
 
 
 def test_cycles_of_a_named_program(
-    program: Program, named: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Program, named: Path, toy_sam_vit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sim.cycles.command, "read_folder", lambda _: SimpleNamespace(manifest=MANIFEST))
-    monkeypatch.setattr(sim.cycles.command, "GoldenModel", SimpleNamespace(from_contents=lambda _: None))
+    monkeypatch.setattr(sim.cycles.command, "GoldenModel", SimpleNamespace(from_contents=lambda _: toy_sam_vit))
     parser = argparse.ArgumentParser()
     sim.cycles.command.add_parser(parser.add_subparsers())
     path = tmp_path / "cycles.json"
     given = parser.parse_args(["cycles", "model", "--program", str(named), "--json", str(path)])
     assert sim.cycles.command.run(given) == 0
     wanted = sum(layer.cycles for layer in program_cycles(program, memory_rate("onchip", program.preset)))
-    assert json.loads(path.read_text())["total_cycles"] == wanted
+    found = json.loads(path.read_text())
+    assert found["total_cycles"] == wanted
+    least = bytes_again(toy_sam_vit.parameters, toy_sam_vit.architecture, program.preset)
+    assert found["bytes_again"] == sum(layer["bytes_again"] for layer in found["layers"]) == sum(least.values())
 
 
 @pytest.mark.parametrize(
