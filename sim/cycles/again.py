@@ -1,7 +1,5 @@
 """What external memory has to give more than once, as memory on the chip is small: a bound of the preset's buffers."""
 
-from math import ceil
-
 import numpy as np
 
 from sim.compiler.heads import Heads, queries_of_set
@@ -36,7 +34,7 @@ def again(node: Node, preset: MachinePreset) -> int:
         heads = Heads(operation, preset.rows)
         planes = stationary_planes(operation.k) + stationary_planes(operation.v)
         stationary = tokens * heads.width * planes // 2
-        sets = ceil(tokens / queries_of_set(preset, tokens, heads.words))
+        sets = -(-tokens // queries_of_set(preset, tokens, heads.words))
         return windows * operation.heads * (sets - 1) * max(stationary - held_bytes(preset), 0)
     return 0
 

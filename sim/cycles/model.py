@@ -49,7 +49,8 @@ class LayerCycles:
 
     @property
     def lower_bound(self) -> int:
-        """Cycles below which this step cannot be on this array, memory and buffers, however it is scheduled."""
+        """Cycles below which this step cannot be on this array and memory; with `bytes_again`, in any of the ways to
+        hold operands that sim.cycles.again knows."""
         return max(self.mac_roof, self.traffic_bound)
 
     @property

@@ -52,10 +52,13 @@ def test_keys_that_do_not_fit_pass_for_every_set() -> None:
 
 
 @pytest.mark.parametrize("network", [toy_sam_vit, toy_tiny_vit])
-@pytest.mark.parametrize("preset", [PRESETS["tiny"], replace(PRESETS["tiny"], near_bytes=1 << 12, block_words=128)])
+@pytest.mark.parametrize(
+    "preset", [PRESETS["tiny"], replace(PRESETS["tiny"], near_bytes=1 << 12, block_words=128), SMALL_CHIP]
+)
 def test_no_program_moves_less(network: Callable[[], Toy], preset: MachinePreset) -> None:
     toy = network()
     least = bytes_again(toy.parameters, toy.architecture, preset)
+    assert any(least.values()) == (preset != PRESETS["tiny"])
     program = compile_encoder(toy.parameters, toy.architecture, preset)
     for layer in program_cycles(program, memory_rate("sdram", preset), least):
         assert layer.bytes_again == sum(least[name] for name in layer.names)
